@@ -1,0 +1,71 @@
+"""Which side of the split a conversation is on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+
+from lit_align.types import Conversation
+
+
+def content_hash(conversation: Conversation) -> str:
+    """Hash what is said in a conversation: roles and texts, in order.
+
+    Id, source and group do not enter, so a duplicate under another id has the same hash. The hash is the same on
+    every machine and in every process.
+
+    Args:
+        conversation: Any conversation.
+
+    Returns:
+        64 hexadecimal digits (SHA-256).
+
+    Example:
+        >>> from lit_align.types import Message
+        >>> turns = (Message("user", "2 + 2?"), Message("assistant", "4"))
+        >>> first, second = Conversation(turns, id="a", source="x"), Conversation(turns, id="b", source="y")
+        >>> content_hash(first) == content_hash(second)
+        True
+    """
+    turns = [[message.role, message.content] for message in conversation.messages]
+    # JSON quotes what it joins: two turns can never be mistaken for one that holds both texts.
+    return hashlib.sha256(json.dumps(turns).encode("ascii")).hexdigest()
+
+
+def split(
+    conversations: Iterable[Conversation], val_fraction: float, seed: int
+) -> tuple[list[Conversation], list[Conversation]]:
+    """Divide conversations into training and validation by what is said in them.
+
+    A conversation's side depends on its texts, the fraction and the seed alone: not on its position, its id, or which
+    others are there. So duplicates are always on one side, and sampling, shuffling or adding rows moves no
+    conversation from one side to the other. A larger fraction with the same seed keeps all that a smaller one held
+    out. The price: the fraction holds in expectation, and a small set may have an empty side, which is for the caller
+    to check. Only whole conversations are compared: one prompt with two different answers may be on both sides.
+
+    Args:
+        conversations: Any number of conversations; the order is kept on each side.
+        val_fraction: Expected share of distinct conversations in validation, in [0, 1); 0 holds out nothing.
+        seed: Any integer; another seed is another division.
+
+    Returns:
+        The training and the validation conversations.
+
+    Raises:
+        ValueError: ``val_fraction`` is outside [0, 1).
+
+    Example:
+        >>> split([], val_fraction=0.1, seed=0)
+        ([], [])
+    """
+    if not 0.0 <= val_fraction < 1.0:
+        raise ValueError(f"val_fraction must be at least 0 and below 1, got {val_fraction}")
+    train: list[Conversation] = []
+    val: list[Conversation] = []
+    for conversation in conversations:
+        # Hashed again with the seed: the digits of the content hash itself would give every seed the same division.
+        digest = hashlib.sha256(f"{seed}:{content_hash(conversation)}".encode("ascii")).digest()
+        place = int.from_bytes(digest[:6], "big") / 2**48  # 48 bits are exact in a float, so always below 1
+        (val if place < val_fraction else train).append(conversation)
+    return train, val

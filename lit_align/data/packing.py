@@ -1,0 +1,138 @@
+"""Which conversations share a window, and which of a window share a forest; pure functions of the position."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """The members of each window of a run, computed from its number alone.
+
+    An epoch goes once through the trained conversations in an order of its own; its last window may be shorter.
+    Replayed conversations come on top, ``replay_share`` for each trained one, from an endless sequence of shuffled
+    passes of their own.
+
+    Attributes:
+        trained: Number of trained conversations, > 0.
+        replayed: Number of conversations to replay, >= 0.
+        window: Trained conversations a window, over all ranks, > 0.
+        replay_share: Replayed conversations per trained one, >= 0.
+        seed: Seed of the orders.
+
+    Example:
+        >>> plan = WindowPlan(trained=5, replayed=3, window=2, replay_share=0.5, seed=0)
+        >>> plan.windows_per_epoch, [len(plan.trained_in(w)) for w in range(3)], [len(plan.replayed_in(w)) for w in (0, 1, 2)]
+        (3, [2, 2, 1], [1, 1, 0])
+    """
+
+    trained: int
+    replayed: int
+    window: int
+    replay_share: float
+    seed: int
+
+    @property
+    def windows_per_epoch(self) -> int:
+        """Optimizer steps of one pass over the trained conversations."""
+        return math.ceil(self.trained / self.window)
+
+    def trained_in(self, window: int) -> list[int]:
+        """Trained conversations of a window, numbered from 0 over the whole run."""
+        epoch, at = divmod(window, self.windows_per_epoch)
+        return _order(self.trained, self.seed, epoch, "trained")[at * self.window : (at + 1) * self.window].tolist()
+
+    def replayed_in(self, window: int) -> list[int]:
+        """Replayed conversations of a window."""
+        if not self.replayed:
+            return []
+        first, last = (math.floor(self.replay_share * self._trained_before(w) + 1e-9) for w in (window, window + 1))
+        return [
+            int(_order(self.replayed, self.seed, i // self.replayed, "replayed")[i % self.replayed])
+            for i in range(first, last)
+        ]
+
+    def _trained_before(self, window: int) -> int:
+        epoch, at = divmod(window, self.windows_per_epoch)
+        return epoch * self.trained + min(at * self.window, self.trained)
+
+
+@lru_cache(maxsize=8)
+def _order(size: int, seed: int, epoch: int, stream: str) -> NDArray[np.int64]:
+    generator = np.random.Generator(np.random.PCG64([seed, epoch, *stream.encode()]))
+    return generator.permutation(size)
+
+
+def share_out(sizes: Sequence[int], ranks: int) -> list[list[int]]:
+    """Give each rank its part of a window, about equal in tokens: the largest first, to the rank with the least.
+
+    Example:
+        >>> share_out([5, 1, 4, 2], ranks=2)
+        [[0, 1], [2, 3]]
+    """
+    parts: list[list[int]] = [[] for _ in range(ranks)]
+    loads = [0] * ranks
+    for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        rank = min(range(ranks), key=lambda r: (loads[r], r))
+        parts[rank].append(index)
+        loads[rank] += sizes[index]
+    return [sorted(part) for part in parts]
+
+
+def fill_forests(sizes: Sequence[int], budget: int) -> list[list[int]]:
+    """Cut a rank's part of a window into forests: first fit, the largest first.
+
+    Args:
+        sizes: Rows that each group takes, none over the budget.
+        budget: Rows a forest.
+
+    Returns:
+        Members of each forest.
+
+    Example:
+        >>> fill_forests([6, 3, 5, 4], budget=10)
+        [[0, 3], [1, 2]]
+    """
+    forests: list[list[int]] = []
+    room: list[int] = []
+    for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        if sizes[index] > budget:
+            raise ValueError(f"a group of {sizes[index]} tokens is over the budget of {budget}")
+        at = next((i for i, free in enumerate(room) if free >= sizes[index]), len(room))
+        if at == len(room):
+            forests.append([])
+            room.append(budget)
+        forests[at].append(index)
+        room[at] -= sizes[index]
+    return [sorted(forest) for forest in forests]
+
+
+class WindowSampler(Sampler[int]):
+    """Numbers of the windows of one epoch, beginning where the run stands.
+
+    Lightning opens the loader at the start of each epoch and when it resumes. How many windows are done is known to
+    the trainer alone (its optimizer steps, one a window), so it is asked at that moment.
+
+    Args:
+        windows_per_epoch: Length of an epoch.
+        done: Returns the number of windows completed so far.
+    """
+
+    def __init__(self, windows_per_epoch: int, done: Callable[[], int]) -> None:
+        self._windows_per_epoch = windows_per_epoch
+        self._done = done
+
+    def __len__(self) -> int:
+        """Windows of an epoch, also of one that is begun in the middle."""
+        return self._windows_per_epoch
+
+    def __iter__(self) -> Iterator[int]:
+        start = self._done()
+        return iter(range(start, start + self._windows_per_epoch))

@@ -1,0 +1,296 @@
+"""Conversations to windows for supervised fine-tuning."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import lightning as L  # noqa: N812  the name that its users know
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from lit_align.data.chat import ChatFormat
+from lit_align.data.mixture import split
+from lit_align.data.packing import WindowPlan, WindowSampler, fill_forests, share_out
+from lit_align.forest import TokenClass, TokenForest, TokenPath, Window
+from lit_align.tokenizer import load_tokenizer
+from lit_align.trie import shared_size
+from lit_align.types import Conversation, ConversationSource
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Token limits of an example.
+
+    Attributes:
+        max_length: Prompt and answer together, > 0.
+        max_prompt_length: The prompt alone; 0 leaves it to ``max_length``. A longer one drops the example: a prompt is
+            never cut.
+        overlong: What happens to an answer that does not fit: ``drop`` the example, or ``cut`` the answer, which then
+            has no end-of-turn token.
+    """
+
+    max_length: int = 4096
+    max_prompt_length: int = 0
+    overlong: Literal["drop", "cut"] = "drop"
+
+    def __post_init__(self) -> None:
+        if self.max_length <= 1:
+            raise ValueError(f"`data.lengths.max_length` must be > 1, got {self.max_length}")
+        if not 0 <= self.max_prompt_length <= self.max_length:
+            raise ValueError(
+                f"`data.lengths.max_prompt_length` must be in [0, max_length = {self.max_length}], got "
+                f"{self.max_prompt_length}"
+            )
+
+    def fit(self, path: TokenPath) -> tuple[TokenPath | None, str]:
+        """Hold an example to the limits.
+
+        Returns:
+            The path, perhaps cut, or None; and what happened: ``kept``, ``cut``, ``prompt too long``, ``too long``.
+        """
+        answer = np.flatnonzero(path.classes == TokenClass.ANSWER)
+        prompt = int(answer[0])
+        if prompt > (self.max_prompt_length or self.max_length):
+            return None, "prompt too long"
+        if len(path.tokens) <= self.max_length:
+            return path, "kept"
+        if self.overlong == "drop" or prompt >= self.max_length:
+            return None, "too long"
+        end = self.max_length
+        return TokenPath(path.tokens[:end], path.classes[:end], path.example, path.weight), "cut"
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """The paths of one conversation: what a window counts as one, and never parts.
+
+    Attributes:
+        name: Id of the conversation.
+        paths: One path for each trained turn.
+        size: Rows that they take together.
+    """
+
+    name: str
+    paths: tuple[TokenPath, ...]
+    size: int
+
+
+class WindowDataset(Dataset[Window]):
+    """Windows by number, for one rank; building forests is all that workers do.
+
+    Args:
+        trained: Trained conversations.
+        replayed: Conversations that carry the anchor alone.
+        plan: Members of each window.
+        token_budget: Rows a forest.
+        rank: This process.
+        ranks: Number of processes.
+    """
+
+    def __init__(
+        self, trained: Sequence[Tree], replayed: Sequence[Tree], plan: WindowPlan, token_budget: int, rank: int, ranks: int
+    ) -> None:
+        self._trained, self._replayed, self._plan = trained, replayed, plan
+        self._budget, self._rank, self._ranks = token_budget, rank, ranks
+
+    def __len__(self) -> int:
+        """Windows of one epoch."""
+        return self._plan.windows_per_epoch
+
+    def __getitem__(self, window: int) -> Window:
+        """This rank's part of a window of the run."""
+        members = [self._trained[i] for i in self._plan.trained_in(window)]
+        members += [self._replayed[i] for i in self._plan.replayed_in(window)]
+        mine = [members[i] for i in share_out([tree.size for tree in members], self._ranks)[self._rank]]
+        packed = fill_forests([tree.size for tree in mine], self._budget)
+        forests = tuple(TokenForest.build([mine[i].paths for i in forest]) for forest in packed)
+        return Window(forests, window, tuple(tree.name for tree in members))
+
+
+def _as_it_is(window: Window) -> Window:
+    return window
+
+
+class SFTDataModule(L.LightningDataModule):
+    """Windows of conversations for SFT, packed into token forests.
+
+    Args:
+        base: The base whose tokenizer and chat template are used; linked to ``model.base``.
+        sources: Where the trained conversations come from.
+        val_sources: Where the validation conversations come from; none splits ``val_fraction`` off ``sources``.
+        val_fraction: Share of ``sources`` for validation, by content hash, in [0, 1).
+        replay: Where the replayed conversations come from; their answers carry the anchor, no NLL.
+        replay_share: Replayed conversations per trained one, on top of the window, >= 0.
+        window: Trained conversations an optimizer step, over all ranks, > 0.
+        token_budget: Tokens a forest (one forward and backward pass), > 0; sets the memory, not the result.
+        lengths: Token limits of an example.
+        turns: Train ``all`` assistant turns or the ``last`` one of each conversation.
+        thinking: The template's thinking switch for prompts.
+        seed: Seed of split and order.
+        workers: Processes that build forests ahead.
+
+    Raises:
+        ValueError: A value is out of its range; a source's row breaks a rule; no example is left; an example is over
+            the token budget.
+    """
+
+    def __init__(
+        self,
+        base: str = "tiny-qwen3",
+        sources: list[ConversationSource] | None = None,
+        val_sources: list[ConversationSource] | None = None,
+        val_fraction: float = 0.0,
+        replay: list[ConversationSource] | None = None,
+        replay_share: float = 0.0,
+        window: int = 16,
+        token_budget: int = 8192,
+        lengths: Lengths = Lengths(),
+        turns: Literal["all", "last"] = "all",
+        thinking: bool = False,
+        seed: int = 0,
+        workers: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value, holds, rule in (
+            ("window", window, window > 0, "> 0"),
+            ("token_budget", token_budget, token_budget > 0, "> 0"),
+            ("replay_share", replay_share, replay_share >= 0, ">= 0"),
+            ("val_fraction", val_fraction, 0 <= val_fraction < 1, "in [0, 1)"),
+            ("workers", workers, workers >= 0, ">= 0"),
+        ):
+            if not holds:
+                raise ValueError(f"`data.{name}` must be {rule}, got {value}")
+        if not sources:
+            raise ValueError("`data.sources` is empty: name at least one source of conversations")
+        if bool(replay) != (replay_share > 0):
+            raise ValueError(
+                f"`data.replay` ({len(replay or [])} sources) and `data.replay_share` ({replay_share}) go together: "
+                "set both or none"
+            )
+        self.base, self.sources, self.val_sources, self.replay = base, sources, val_sources or [], replay or []
+        self.val_fraction, self.replay_share, self.window = val_fraction, replay_share, window
+        self.token_budget, self.lengths, self.turns, self.thinking = token_budget, lengths, turns, thinking
+        self.seed, self.workers = seed, workers
+        self.chat: ChatFormat
+        self._trained: list[Tree] = []
+        self._replayed: list[Tree] = []
+        self._validation: list[Tree] = []
+
+    @property
+    def windows_per_epoch(self) -> int:
+        """Optimizer steps of one pass over the trained conversations."""
+        return self._plan.windows_per_epoch
+
+    @property
+    def _plan(self) -> WindowPlan:
+        return WindowPlan(len(self._trained), len(self._replayed), self.window, self.replay_share, self.seed)
+
+    def setup(self, stage: str) -> None:
+        """Read, split and tokenise all conversations, once; says what was kept, cut and dropped."""
+        del stage
+        if self._trained:
+            return
+        self.chat = ChatFormat(load_tokenizer(self.base), thinking=self.thinking)
+        conversations = [c for source in self.sources for c in source.conversations()]
+        trained, validation = split(conversations, self.val_fraction, self.seed)
+        validation += [c for source in self.val_sources for c in source.conversations()]
+        self._trained = self._trees(trained, "training", 1.0)
+        self._validation = self._trees(validation, "validation", 1.0) if validation else []
+        replayed = [c for source in self.replay for c in source.conversations()]
+        self._replayed = self._trees(replayed, "replay", 0.0) if replayed else []
+
+    def _trees(self, conversations: Sequence[Conversation], part: str, weight: float) -> list[Tree]:
+        trees: list[Tree] = []
+        happened: dict[str, Counter[str]] = {}
+        for conversation in tqdm(conversations, desc=f"tokenising {part}", delay=2, leave=False):
+            count = happened.setdefault(conversation.source, Counter())
+            paths = []
+            for path in self.chat.paths(conversation, self.turns):
+                fitted, outcome = self.lengths.fit(path)
+                count[outcome] += 1
+                if fitted is not None:
+                    paths.append(TokenPath(fitted.tokens, fitted.classes, fitted.example, weight))
+            if paths:
+                size = shared_size([path.tokens for path in paths])
+                if size > self.token_budget:
+                    raise ValueError(
+                        f"{conversation.id}: its {size} tokens are over `data.token_budget` = {self.token_budget}; "
+                        "raise the budget or lower `data.lengths.max_length`"
+                    )
+                trees.append(Tree(conversation.id, tuple(paths), size))
+        for source, count in happened.items():
+            told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(count.items()))
+            rank_zero_info(f"{part}: {source}: {sum(count.values())} answers: {told}")
+        if not trees:
+            raise ValueError(
+                f"no example is left for {part}: {len(conversations)} conversations were read, none fits "
+                f"`data.lengths` ({self.lengths}); raise max_length or max_prompt_length, or use `overlong: cut`"
+            )
+        return trees
+
+    def train_dataloader(self) -> DataLoader[Window]:
+        """Windows of this rank, from the position at which the run stands."""
+        assert self.trainer is not None
+        trainer = self.trainer
+        sampler = WindowSampler(self.windows_per_epoch, lambda: trainer.global_step)
+        return self._loader(self._dataset(self._trained, self._replayed, self._plan), sampler)
+
+    def val_dataloader(self) -> DataLoader[Window] | list[DataLoader[Window]]:
+        """Windows of the validation conversations, in a fixed order; none without validation data."""
+        if not self._validation:
+            return []
+        plan = WindowPlan(len(self._validation), 0, self.window, 0.0, 0)
+        return self._loader(self._dataset(self._validation, [], plan), None)
+
+    def _dataset(self, trained: list[Tree], replayed: list[Tree], plan: WindowPlan) -> WindowDataset:
+        assert self.trainer is not None
+        rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        return WindowDataset(trained, replayed, plan, self.token_budget, rank, ranks)
+
+    def _loader(self, dataset: WindowDataset, sampler: WindowSampler | None) -> DataLoader[Window]:
+        import torch
+
+        # A generator of its own: a loader otherwise draws from the global random numbers each time it is opened.
+        generator = torch.Generator()
+        return DataLoader(
+            dataset, None, sampler=sampler, num_workers=self.workers, collate_fn=_as_it_is, generator=generator
+        )
+
+    def largest_forest(self) -> TokenForest:
+        """The largest forest that packing can make of these conversations: the long ones, up to the budget."""
+        pool = sorted([*self._trained, *self._replayed], key=lambda tree: (-tree.size, tree.name))
+        per_window = min(len(pool), self.window + int(np.ceil(self.window * self.replay_share)))
+        chosen: list[Tree] = []
+        room = self.token_budget
+        for tree in pool:
+            if len(chosen) < per_window and tree.size <= room:
+                chosen.append(tree)
+                room -= tree.size
+        return TokenForest.build([tree.paths for tree in chosen])
+
+    def probe_forest(self) -> TokenForest:
+        """Two short conversations, of several turns if there are any."""
+        pool = sorted(self._trained, key=lambda tree: (len(tree.paths) == 1, tree.size, tree.name))
+        return TokenForest.build([tree.paths for tree in pool[:2]])
+
+    def identity(self) -> dict[str, str]:
+        """Fingerprint of the tokens, and what decides which of them share a window."""
+        digest = hashlib.sha256()
+        for trees in (self._trained, self._replayed):
+            digest.update(f"{len(trees)} conversations\n".encode())
+            for tree in trees:
+                for path in tree.paths:
+                    digest.update(path.tokens.tobytes() + path.classes.tobytes())
+        return {
+            "data": digest.hexdigest()[:16],
+            "data.window": str(self.window),
+            "data.token_budget": str(self.token_budget),
+            "data.replay_share": str(self.replay_share),
+            "data.seed": str(self.seed),
+        }

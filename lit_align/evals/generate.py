@@ -1,0 +1,205 @@
+"""Batched greedy generation; the only place that calls ``model.generate``."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
+
+_SECONDS_BEFORE_PROGRESS = 1.5  # a benchmark that is over sooner shows no bar
+
+
+class CausalLM(Protocol):
+    """What generation needs of a causal language model of transformers; ``Policy.causal_lm`` is one.
+
+    Attributes:
+        generation_config: Its own defaults, which take no part here.
+    """
+
+    generation_config: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """The model and all of its submodules."""
+
+    def generate(self, inputs: Tensor, *, attention_mask: Tensor, generation_config: GenerationConfig) -> Tensor:
+        """Prompts followed by new tokens."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the model wrote after a prompt.
+
+    Attributes:
+        tokens: The new token ids, without the stop token.
+        hit_cap: Whether ``max_new_tokens`` ended it, not a stop token.
+    """
+
+    tokens: tuple[int, ...]
+    hit_cap: bool
+
+
+def generate(
+    model: CausalLM,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stop_ids: Sequence[int],
+    batch_size: int = 32,
+    progress: str | None = None,
+) -> list[Completion]:
+    """Continue each prompt greedily, in batches padded on the left.
+
+    Greedy means greedy: sampling options, penalties and length limits in the model's own generation config (Qwen3
+    ships temperature 0.6) take no part. In fp32 a batch gives the tokens that each prompt gives alone, except where
+    two logits tie to rounding. Train mode of every submodule, generation config and all random states are afterwards
+    what they were, also after an exception.
+
+    Args:
+        model: A causal language model of transformers, adapters included, on its device.
+        prompts: Token ids of each prompt, none empty.
+        max_new_tokens: Cap on the length of a completion in tokens, at least 1.
+        stop_ids: Tokens of which the first one ends a completion; may be empty.
+        batch_size: Prompts that run at once, at least 1. Prompts of like length share a batch, longest first, so
+            that the largest one comes first.
+        progress: Label of a progress bar, shown once generation has taken more than 1.5 seconds; none if ``None``.
+
+    Returns:
+        One completion a prompt, in the order of the prompts.
+
+    Raises:
+        ValueError: An empty prompt, or ``max_new_tokens`` or ``batch_size`` below 1.
+
+    Example:
+        >>> from transformers import Qwen3Config, Qwen3ForCausalLM
+        >>> config = Qwen3Config(vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+        ...                      num_attention_heads=2, num_key_value_heads=1, head_dim=8)
+        >>> completions = generate(Qwen3ForCausalLM(config), [[1, 2, 3], [4]], max_new_tokens=5, stop_ids=[])
+        >>> [len(completion.tokens) for completion in completions], completions[0].hit_cap
+        ([5, 5], True)
+    """
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    for index, prompt in enumerate(prompts):
+        if len(prompt) == 0:
+            raise ValueError(f"prompt {index} is empty: there is no token to continue from")
+
+    longest_first = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    completions: dict[int, Completion] = {}
+    config = _greedy_config(max_new_tokens, stop_ids)
+    bar = tqdm(
+        total=len(prompts),
+        desc=progress,
+        unit="item",
+        delay=_SECONDS_BEFORE_PROGRESS,
+        leave=False,
+        disable=progress is None,
+    )
+    with bar, preserved_rng(), _generating(model, config), torch.no_grad():
+        for start in range(0, len(prompts), batch_size):
+            indices = longest_first[start : start + batch_size]
+            try:
+                rows = _continue(model, [prompts[index] for index in indices], config)
+            except torch.OutOfMemoryError as error:
+                longest = len(prompts[indices[0]])
+                error.add_note(
+                    f"generation of {len(indices)} prompts of up to {longest} tokens plus {max_new_tokens} new ones: "
+                    f"lower batch_size (now {batch_size}) or max_new_tokens"
+                )
+                raise
+            completions.update(zip(indices, (_cut(row, stop_ids) for row in rows), strict=True))
+            bar.update(len(indices))
+    return [completions[index] for index in range(len(prompts))]
+
+
+@contextmanager
+def preserved_rng() -> Iterator[None]:
+    """Restore the random states of Python, numpy and torch (CPU and every CUDA device) on exit.
+
+    Lightning's ``isolate_rng`` does the same, but not after an exception.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> with preserved_rng():
+        ...     inside = torch.rand(1)
+        >>> bool(torch.rand(1) == inside)
+        True
+    """
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()
+    cpu_state = torch.get_rng_state()
+    # Where CUDA is not in use there is no state to keep, and asking for it would create a context.
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(cpu_state)
+        if cuda_states is not None:
+            torch.cuda.set_rng_state_all(cuda_states)
+
+
+@contextmanager
+def _generating(model: CausalLM, config: GenerationConfig) -> Iterator[None]:
+    """Eval mode and ``config`` in place of the model's own generation config, for the time of the block."""
+    # Module by module, since a frozen part may be in eval mode while the rest trains.
+    modes = [(module, module.training) for module in model.modules()]
+    # `generate` fills every option that its argument leaves open from the model's own config, so a repetition
+    # penalty there would change the answers, and a temperature would print a warning.
+    own_config = model.generation_config
+    for module, _ in modes:
+        module.training = False
+    model.generation_config = config
+    try:
+        yield
+    finally:
+        model.generation_config = own_config
+        for module, mode in modes:
+            module.training = mode
+
+
+def _greedy_config(max_new_tokens: int, stop_ids: Sequence[int]) -> GenerationConfig:
+    from transformers import GenerationConfig
+
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=max_new_tokens,
+        use_cache=True,
+        bos_token_id=None,
+        eos_token_id=list(stop_ids) or None,
+        pad_token_id=stop_ids[0] if stop_ids else 0,  # any id serves: masked on the left, cut off on the right
+    )
+
+
+def _continue(model: CausalLM, prompts: Sequence[Sequence[int]], config: GenerationConfig) -> list[list[int]]:
+    """The new tokens of one batch, each row as long as the longest one."""
+    width = max(len(prompt) for prompt in prompts)
+    pad_id = config.pad_token_id
+    tokens = torch.tensor([[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    output = model.generate(tokens.to(model.device), attention_mask=mask.to(model.device), generation_config=config)
+    rows: list[list[int]] = output[:, width:].tolist()
+    return rows
+
+
+def _cut(row: list[int], stop_ids: Sequence[int]) -> Completion:
+    stops = frozenset(stop_ids)
+    end = next((position for position, token in enumerate(row) if token in stops), None)
+    return Completion(tuple(row[:end]), hit_cap=end is None)

@@ -1,0 +1,202 @@
+"""The token forest: examples as paths that share their common beginnings."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lit_align.trie import Segment, Trie
+
+
+class TokenClass(IntEnum):
+    """What a token of a rendered conversation is.
+
+    ``PROMPT``: everything that the model is given. ``ANSWER``: the text of the trained turn, a real ``<think>``
+    trace, and the end-of-turn token that closes it. ``SCAFFOLD``: other tokens that the chat template writes
+    into the assistant's turn, such as Qwen3's empty think block and the line break after the end of the turn.
+    """
+
+    PROMPT = 0
+    ANSWER = 1
+    SCAFFOLD = 2
+
+
+@dataclass(frozen=True, eq=False)
+class TokenPath:
+    """One example: a root-to-leaf path of token ids.
+
+    Attributes:
+        tokens: Token ids, shape ``(L,)``, int32.
+        classes: A :class:`TokenClass` per token, shape ``(L,)``, uint8.
+        example: The id of the example, for messages.
+        weight: Weight of its targets in the NLL; 0 for a replayed conversation, which carries the anchor alone.
+    """
+
+    tokens: NDArray[np.int32]
+    classes: NDArray[np.uint8]
+    example: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class TokenForest:
+    r"""A row of tokens made of segments, each the continuation of its parent.
+
+    Row ``j`` is visible from row ``i`` exactly if it lies on the way from the root to ``i``. The rows stand in
+    depth-first order, so this is ``j <= i < subtree_end[j]``. A row carries a token and a position, nothing else:
+    targets belong to examples, and one row may predict several tokens.
+
+    Attributes:
+        tokens: Token ids, shape ``(T,)``.
+        positions: Depth of each row, shape ``(T,)``; what the rotary embedding is given.
+        subtree_end: Row after the last descendant of the row's segment, shape ``(T,)``.
+        segments: The tree, in the order of the rows.
+        examples: Ids of the examples, in the order in which they were given.
+        last_rows: Row of each example's last token.
+        pair_rows: Hidden rows of the distinct (row, target token) pairs, shape ``(P,)``; the head runs once for each.
+        pair_tokens: Target tokens of the pairs, shape ``(P,)``.
+        target_pairs: For each target of each example its pair, shape ``(M,)``.
+        target_examples: For each target its example, shape ``(M,)``.
+        target_classes: For each target its :class:`TokenClass`, shape ``(M,)``.
+        target_weights: For each target its weight in the NLL, shape ``(M,)``, float32.
+        target_from_end: For each answer target its distance from the example's last answer token, shape ``(M,)``;
+            larger than any length for a target of another class.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    subtree_end: Tensor
+    segments: tuple[Segment, ...]
+    examples: tuple[str, ...]
+    last_rows: tuple[int, ...]
+    pair_rows: Tensor
+    pair_tokens: Tensor
+    target_pairs: Tensor
+    target_examples: Tensor
+    target_classes: Tensor
+    target_weights: Tensor
+    target_from_end: Tensor
+
+    @classmethod
+    def build(
+        cls, groups: Sequence[Sequence[TokenPath]], target_classes: Sequence[TokenClass] = (TokenClass.ANSWER,)
+    ) -> TokenForest:
+        """Share the common beginnings of the paths of each group.
+
+        Args:
+            groups: Groups of paths; paths of different groups share nothing.
+            target_classes: Classes of the tokens that are targets. The first token of a path never is.
+
+        Returns:
+            The forest. Its examples stand in the order of the groups and of the paths in them.
+
+        Raises:
+            ValueError: A path has no token.
+
+        Example:
+            >>> import numpy as np
+            >>> answers = [TokenPath(np.array([7, 8, a], np.int32), np.array([0, 0, 1], np.uint8), "x") for a in (1, 2)]
+            >>> forest = TokenForest.build([answers])
+            >>> forest.tokens.tolist(), forest.positions.tolist(), forest.subtree_end.tolist()
+            ([7, 8, 1, 2], [0, 1, 2, 2], [4, 4, 3, 4])
+            >>> forest.pair_rows.tolist(), forest.pair_tokens.tolist()
+            ([1, 1], [1, 2])
+        """
+        trie = Trie()
+        paths = [path for group in groups for path in group]
+        for path in paths:
+            if not len(path.tokens):
+                raise ValueError(f"example {path.example}: a path needs at least one token, got none")
+        rows_of = [rows for group in groups for rows in trie.add([path.tokens for path in group])]
+        wanted = np.array(sorted(target_classes), np.uint8)
+        rows, tokens, owners, classes, weights, from_end = [], [], [], [], [], []
+        for index, (path, path_rows) in enumerate(zip(paths, rows_of, strict=True)):
+            at = np.flatnonzero(np.isin(path.classes[1:], wanted)) + 1
+            is_answer = path.classes == TokenClass.ANSWER
+            distance = np.where(is_answer, is_answer[::-1].cumsum()[::-1] - 1, np.iinfo(np.int64).max)
+            rows.append(path_rows[at - 1])
+            tokens.append(path.tokens[at].astype(np.int64))
+            owners.append(np.full(len(at), index, np.int64))
+            classes.append(path.classes[at])
+            weights.append(np.full(len(at), path.weight, np.float32))
+            from_end.append(distance[at])
+        row, token = _join(rows, np.int64), _join(tokens, np.int64)
+        pairs, target_pairs = np.unique(np.stack([row, token]), axis=1, return_inverse=True)
+        return cls(
+            tokens=torch.from_numpy(_join(trie.tokens, np.int64)),
+            positions=torch.from_numpy(_join(trie.positions, np.int64)),
+            subtree_end=torch.from_numpy(trie.subtree_end()),
+            segments=tuple(trie.segments()),
+            examples=tuple(path.example for path in paths),
+            last_rows=tuple(int(path_rows[-1]) for path_rows in rows_of),
+            pair_rows=torch.from_numpy(pairs[0].copy()),
+            pair_tokens=torch.from_numpy(pairs[1].copy()),
+            target_pairs=torch.from_numpy(target_pairs.reshape(-1)),
+            target_examples=torch.from_numpy(_join(owners, np.int64)),
+            target_classes=torch.from_numpy(_join(classes, np.uint8)),
+            target_weights=torch.from_numpy(_join(weights, np.float32)),
+            target_from_end=torch.from_numpy(_join(from_end, np.int64)),
+        )
+
+    def __len__(self) -> int:
+        """Number of rows, that is of tokens that the model computes."""
+        return self.tokens.numel()
+
+    @property
+    def replayed(self) -> Tensor:
+        """For each target, whether its example carries the anchor alone, shape ``(M,)``, bool."""
+        return self.target_weights == 0
+
+    def path_rows(self, last_row: int) -> list[range]:
+        """Rows from the root to ``last_row``, as one range a segment."""
+        starts = [segment.start for segment in self.segments]
+        index = bisect_right(starts, last_row) - 1
+        ranges = [range(starts[index], last_row + 1)]
+        while (index := self.segments[index].parent) >= 0:
+            ranges.append(range(self.segments[index].start, self.segments[index].end))
+        return ranges[::-1]
+
+    def paths(self) -> list[Tensor]:
+        """Token ids of each example, in the order of ``examples``."""
+        rows = [torch.tensor([row for part in self.path_rows(last) for row in part]) for last in self.last_rows]
+        return [self.tokens[row.to(self.tokens.device)] for row in rows]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenForest:
+        """The same forest with its tensors on ``device``; Lightning moves batches by this method."""
+        moved: dict[str, Any] = {
+            field.name: value.to(device, non_blocking=non_blocking)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """What one optimizer step sees on one rank: Lightning's batch.
+
+    Attributes:
+        forests: The forests of this rank; may be empty where other ranks hold the whole window.
+        index: Number of the window in the whole run, from 0.
+        examples: Ids of all conversations or pairs of the window, over all ranks.
+    """
+
+    forests: tuple[TokenForest, ...]
+    index: int
+    examples: tuple[str, ...]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Window:
+        """The same window with its forests on ``device``."""
+        return replace(self, forests=tuple(forest.to(device, non_blocking) for forest in self.forests))
+
+
+def _join(parts: Sequence[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:
+    return np.concatenate(parts).astype(dtype) if parts else np.zeros(0, dtype)

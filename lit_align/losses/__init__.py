@@ -1,0 +1,1 @@
+"""Losses: the preference family and the anchor to a reference; they know only tensors."""

@@ -1,0 +1,175 @@
+"""Loading a base: where it lies, its number format, its quantisation, its LoRA adapter."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lit_align.models.tree_attention import ATTENTION_NAME, register_forest_attention
+from lit_align.tokenizer import resolve_base
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How the frozen base is kept in memory.
+
+    Attributes:
+        dtype: Number format of the base (with NF4: of its products). Adapters are fp32 in any case.
+        quantization: ``nf4`` is bitsandbytes' 4-bit NormalFloat with double quantisation (Dettmers et al. 2023,
+            arXiv:2305.14314); it saves memory and costs time, since each pass unpacks the weights.
+    """
+
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    quantization: Literal["none", "nf4"] = "none"
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """The trained adapter (Hu et al. 2021, arXiv:2106.09685): W + (alpha / rank) · B A.
+
+    Attributes:
+        rank: Rank of the update, > 0.
+        alpha: Scale of the update, > 0.
+        dropout: Probability that an input of the adapter is dropped while training, in [0, 1).
+        target_modules: Names of the adapted linear layers, or ``all-linear`` for all but the head.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+
+    def __post_init__(self) -> None:
+        if self.rank <= 0:
+            raise ValueError(f"`lora.rank` must be > 0, got {self.rank}")
+        if self.alpha <= 0:
+            raise ValueError(f"`lora.alpha` must be > 0, got {self.alpha}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"`lora.dropout` must be in [0, 1), got {self.dropout}")
+
+
+def load_base(base: str, weights: Weights) -> PreTrainedModel:
+    """Load a causal language model, frozen and in evaluation mode.
+
+    Args:
+        base: See :func:`lit_align.tokenizer.resolve_base`.
+        weights: Number format and quantisation.
+
+    Returns:
+        The model with our attention function; its linear layers are plain or 4-bit.
+
+    Raises:
+        FileNotFoundError: The base is not where ``base`` points.
+        ImportError: A GGUF file without the extra ``[gguf]``.
+        ValueError: An encoder-decoder or otherwise unsupported model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    register_forest_attention()
+    location = resolve_base(base)
+    options: dict[str, Any] = {"dtype": getattr(torch, weights.dtype), "attn_implementation": ATTENTION_NAME}
+    if location.gguf_file is None:
+        if weights.quantization == "nf4":
+            options["quantization_config"] = _nf4(weights)
+        model = AutoModelForCausalLM.from_pretrained(location.path, **options)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(location.path, gguf_file=location.gguf_file, **options)
+        _forget_gguf(model)
+        if weights.quantization == "nf4":
+            # transformers cannot quantise while it unpacks a GGUF file: write the unpacked weights once, read 4-bit.
+            with tempfile.TemporaryDirectory() as folder:
+                model.save_pretrained(folder)
+                model = AutoModelForCausalLM.from_pretrained(folder, quantization_config=_nf4(weights), **options)
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise ValueError(f"base {base}: an encoder-decoder model has no causal forest; choose a decoder-only one")
+    model.config.use_cache = False
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def _nf4(weights: Weights) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, weights.dtype),
+    )
+
+
+def _forget_gguf(model: Any) -> None:
+    # The unpacked layers are plain linear ones; the marks that transformers leaves make it refuse to save or adapt them.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    for name in ("hf_quantizer", "is_quantized", "quantization_method"):
+        if name in model.__dict__:
+            delattr(model, name)
+
+
+def add_lora(model: PreTrainedModel, lora: LoRA) -> PeftModel:
+    """Put a fresh adapter on the base; its B factors are zero, so the policy starts as the base.
+
+    Raises:
+        ValueError: No layer has one of the target names (PEFT's message names them).
+    """
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT annotates int and computes with any number
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    with warnings.catch_warnings():
+        # PEFT 0.21 reads a property that transformers 5.23 has renamed; nothing for a user to do.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        adapted = get_peft_model(model, config)
+    for name, parameter in adapted.named_parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            raise ValueError(f"adapter `{name}` is {parameter.dtype}; adapters must be float32")
+    return adapted  # type: ignore[return-value]  # without `mixed` it is a PeftModel
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """A short hash of all parameters and buffers that a checkpoint would hold, bit by bit.
+
+    Two sums over the raw integers of each tensor (plain, and weighted by place) run at memory speed on any device.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if isinstance(tensor, Tensor):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {_checksum(tensor)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _checksum(tensor: Tensor) -> tuple[int, int]:
+    flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    flat = flat.view(torch.int32) if flat.numel() % 4 == 0 else flat
+    plain = weighted = 0
+    step = 1 << 22
+    place = torch.arange(1, min(step, flat.numel()) + 1, device=flat.device) % 65521
+    for number, start in enumerate(range(0, flat.numel(), step), start=1):
+        part = flat[start : start + step].to(torch.int64)
+        total = int(part.sum())
+        plain = (plain + total) % (1 << 61)
+        weighted = (weighted + int((part * place[: part.numel()]).sum()) + number * total) % (1 << 61)
+    return plain, weighted

@@ -1,0 +1,332 @@
+"""The window loop that all alignment objectives share: one optimizer step over the forests of one window."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import lightning as L  # noqa: N812  the name that its users know
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from lit_align.forest import TokenForest, Window
+from lit_align.models.loading import LoRA, Weights
+from lit_align.models.policy import Policy
+from lit_align.models.reference import BaseReference, Reference, refuse_trainable_base
+from lit_align.models.tree_attention import AttentionPath
+from lit_align.modules.resume import Identity, refuse_differences, refuse_other_tensors, restore_rng, rng_state
+from lit_align.modules.schedule import CosineSchedule, Schedule
+from lit_align.modules.startup import check_start, peak_memory_gb
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+class WindowData(Protocol):
+    """What the module asks of the data module."""
+
+    windows_per_epoch: int
+
+    def identity(self) -> Identity:
+        """Everything of the data that a resumed run must share, as text by key."""
+
+    def largest_forest(self) -> TokenForest:
+        """The largest forest that a window of this run may hold."""
+
+    def probe_forest(self) -> TokenForest:
+        """A small forest of real examples for the checks at start-up."""
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or a gradient is nan or inf; the message names window, examples and saved state."""
+
+
+class AlignModule(L.LightningModule, ABC):
+    """Trains a LoRA policy window by window.
+
+    A window is the list of forests of one optimizer step, over all ranks. Sums and counts are reduced over forests and
+    ranks, so that the gradient does not depend on how a window is cut.
+
+    Args:
+        base: Hub id, folder, GGUF file, ``package:NAME/FILE`` or ``tiny-qwen3`` (bundled).
+        weights: Number format and quantisation of the frozen base.
+        lora: The trained adapter.
+        attention: ``tree_sdpa`` (everywhere), ``flex`` (CUDA) or ``padded`` (no sharing).
+        reference: What the policy is compared with.
+        optimizer: Made from the trainable parameters.
+        schedule: Factor of its learning rate by step.
+        max_grad_norm: Gradients are scaled down to this 2-norm; 0 leaves them alone. (Lightning's own
+            `gradient_clip_val` does not reach a window and is refused by Lightning.)
+
+    Raises:
+        ValueError: `max_grad_norm` is negative.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        weights: Weights,
+        lora: LoRA,
+        attention: AttentionPath,
+        reference: Reference | None,
+        optimizer: OptimizerFactory,
+        schedule: Schedule | None,
+        max_grad_norm: float,
+    ) -> None:
+        super().__init__()
+        if max_grad_norm < 0:
+            raise ValueError(f"`max_grad_norm` must be >= 0, got {max_grad_norm}")
+        self.automatic_optimization = False
+        self.strict_loading = False  # checkpoints hold the adapter alone; its names are checked by us
+        self.base, self.weights, self.lora, self.attention = base, weights, lora, attention
+        self.reference: Reference = reference or BaseReference()
+        self.optimizer_factory = optimizer
+        self.schedule: Schedule = schedule or CosineSchedule()
+        self.max_grad_norm = max_grad_norm
+        self.policy: Policy
+        self._num_tokens = 0
+        self._window_rng: dict[str, Any] | None = None
+        self._resume_rng: Mapping[str, Any] | None = None
+        self._validation_rng: Mapping[str, Any] = {}
+        self._validation_sums: Tensor | None = None
+
+    # ------------------------------------------------------------------ what an objective defines
+
+    @abstractmethod
+    def counts(self, window: Window) -> Tensor:
+        """Denominators of the loss's terms in this rank's part of a window, float64, shape ``(K,)``."""
+
+    @abstractmethod
+    def forest_loss(self, forest: TokenForest, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """One forest's share of the loss.
+
+        Args:
+            forest: A forest of the window.
+            counts: Denominators over the whole window and all ranks.
+
+        Returns:
+            The share, a scalar with gradient, and sums for the log, float64, without gradient.
+        """
+
+    @abstractmethod
+    def window_metrics(self, sums: Tensor, counts: Tensor) -> dict[str, Tensor | float]:
+        """Metrics of a window from the sums and counts over all ranks, by key without prefix."""
+
+    @abstractmethod
+    def validation_sums(self, forest: TokenForest) -> Tensor:
+        """Sums and counts of one validation forest, float64."""
+
+    @abstractmethod
+    def validation_metrics(self, sums: Tensor) -> dict[str, Tensor | float]:
+        """Metrics from the sums over the validation set, by key without prefix."""
+
+    @abstractmethod
+    def objective_identity(self) -> Identity:
+        """What of the objective a resumed run must share, as text by key."""
+
+    # ------------------------------------------------------------------ set-up
+
+    def configure_model(self) -> None:
+        """Load the base and add the adapter, once."""
+        if "policy" not in self._modules:
+            self.policy = Policy(self.base, self.weights, self.lora, self.attention)
+            refuse_trainable_base(self.policy)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over the adapter, and its schedule by step."""
+        optimizer = self.optimizer_factory(list(self.policy.adapter_parameters().values()))
+        total = self._total_steps()
+        scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _total_steps(self) -> int:
+        # Lightning's own estimate would open the training loader before a checkpoint's position is known.
+        trainer = self.trainer
+        limits = [trainer.max_steps] if trainer.max_steps >= 0 else []
+        if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+            windows = self._data.windows_per_epoch
+            limit = trainer.limit_train_batches
+            windows = min(windows, limit) if isinstance(limit, int) else int(windows * limit)
+            limits.append(trainer.max_epochs * windows)
+        if limits:
+            return min(limits)
+        if self.schedule.uses_total():
+            raise ValueError(
+                f"`schedule` {type(self.schedule).__name__} needs the length of the run: set `trainer.max_steps` or "
+                "`trainer.max_epochs`, or use ConstantSchedule"
+            )
+        return 0
+
+    @property
+    def _data(self) -> WindowData:
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None or not hasattr(data, "windows_per_epoch"):
+            raise TypeError(f"fit needs a data module that yields windows, such as SFTDataModule; got {data!r}")
+        return cast(WindowData, data)
+
+    def on_train_start(self) -> None:
+        """Check policy, reference and attention on real data, and try the largest forest; leaves no trace."""
+        start = rng_state()
+        check_start(self, self._data.probe_forest(), self._data.largest_forest(), fresh=self.global_step == 0)
+        restore_rng(start)
+
+    # ------------------------------------------------------------------ the window
+
+    def on_train_batch_start(self, batch: Window, batch_idx: int) -> None:
+        """Take up the random numbers of the checkpoint, if there was one."""
+        del batch, batch_idx
+        if self._resume_rng is not None:
+            restore_rng(self._resume_rng)
+            self._resume_rng = None
+        self._window_rng = rng_state()
+
+    def training_step(self, window: Window, batch_idx: int) -> None:
+        """One optimizer step."""
+        del batch_idx
+        start = time.perf_counter()
+        optimizer = cast(Any, self.optimizers())
+        counts = self._over_ranks(self.counts(window))
+        # A rank without a forest takes part in the exchange of gradients with weight 0.
+        forests = window.forests or (nothing(self.device),)
+        shares: list[Tensor] = []
+        sums = tokens = None
+        optimizer.zero_grad()
+        for index, forest in enumerate(forests):
+            with optimizer.toggle_model(sync_grad=index == len(forests) - 1):
+                loss, forest_sums = self.forest_loss(forest, counts)
+                # DDP averages over the ranks; the counts are already those of all ranks.
+                self.manual_backward(loss * self.trainer.world_size)
+            shares.append(loss.detach().double())
+            sums = forest_sums if sums is None else sums + forest_sums
+            tokens = len(forest) + (tokens or 0)
+        assert sums is not None
+        totals = self._over_ranks(torch.cat([torch.stack(shares).sum()[None], sums, sums.new_tensor([tokens or 0])]))
+        norm = torch.nn.utils.get_total_norm(
+            [p.grad for p in self.policy.adapter_parameters().values() if p.grad is not None]
+        )
+        if not (bool(torch.isfinite(totals).all()) and bool(torch.isfinite(norm))):
+            self._stop_at_nonfinite(window, torch.stack(shares), float(norm))
+        if self.max_grad_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.policy.adapter_parameters().values(), self.max_grad_norm, norm)
+        scheduler = cast(LambdaLR, self.lr_schedulers())
+        self._num_tokens += int(totals[-1])
+        metrics: dict[str, Tensor | float] = {
+            "loss": totals[0],
+            **self.window_metrics(totals[1:-1], counts),
+            "grad_norm": norm,
+            "lr": scheduler.get_last_lr()[0],
+            "num_tokens": float(self._num_tokens),
+            "memory_gb": peak_memory_gb(self.device),
+        }
+        optimizer.step()
+        scheduler.step()
+        self._window_rng = None
+        self._log_window({**metrics, "tokens_per_second": float(totals[-1]) / (time.perf_counter() - start)})
+
+    def _log_window(self, metrics: dict[str, Tensor | float]) -> None:
+        shown = {"loss", "kl", "tokens_per_second"}
+        for key, value in metrics.items():
+            self.log(f"train/{key}", torch.as_tensor(value, dtype=torch.float32), prog_bar=key in shown, batch_size=1)
+
+    def _over_ranks(self, sums: Tensor) -> Tensor:
+        return cast(Tensor, self.trainer.strategy.reduce(sums, reduce_op="sum"))
+
+    def _stop_at_nonfinite(self, window: Window, shares: Tensor, norm: float) -> None:
+        bad = [forest for forest, share in zip(window.forests, shares.isfinite(), strict=False) if not bool(share)]
+        names = sorted({name for forest in bad for name in forest.examples}) or list(window.examples)
+        what = "loss" if bad else f"gradient norm ({norm})" if window.forests else "loss on another rank"
+        saved = "nothing (no log folder)"
+        if self.trainer.log_dir is not None:
+            saved = str(Path(self.trainer.log_dir) / "checkpoints" / f"nonfinite-step-{self.global_step:06d}.ckpt")
+            self.trainer.save_checkpoint(saved)
+        raise NonFiniteError(
+            f"window {window.index}: {what} is not finite; examples: {', '.join(names[:8])}"
+            f"{f' and {len(names) - 8} more' if len(names) > 8 else ''}. State before the window: {saved}. "
+            "Look at these examples, or lower the learning rate."
+        )
+
+    # ------------------------------------------------------------------ validation
+
+    def on_validation_start(self) -> None:
+        """Set the random numbers aside."""
+        self._validation_rng, self._validation_sums = rng_state(), None
+
+    def validation_step(self, window: Window, batch_idx: int) -> None:
+        """Add up a window of the validation set."""
+        del batch_idx
+        for forest in window.forests or (nothing(self.device),):
+            sums = self.validation_sums(forest)
+            self._validation_sums = sums if self._validation_sums is None else self._validation_sums + sums
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of the whole validation set, over all ranks."""
+        assert self._validation_sums is not None
+        for key, value in self.validation_metrics(self._over_ranks(self._validation_sums)).items():
+            self.log(f"val/{key}", torch.as_tensor(value, dtype=torch.float32), rank_zero_only=False)
+
+    def on_validation_end(self) -> None:
+        """Take the random numbers up again."""
+        restore_rng(self._validation_rng)
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def identity(self) -> Identity:
+        """What a resumed run must share with the run of the checkpoint, as text by key."""
+        defaults = self.optimizer_factory([nn.Parameter(torch.zeros(1))])
+        settings = {f"optimizer.{key}": repr(value) for key, value in defaults.defaults.items()}
+        return {
+            "base weights": self.policy.base_fingerprint,
+            "weights": repr(self.weights),
+            "lora": repr(self.lora),
+            "optimizer": type(defaults).__name__,
+            **settings,
+            "schedule": repr(self.schedule),
+            "max_grad_norm": repr(self.max_grad_norm),
+            "reference": repr(self.reference),
+            "world size": str(self.trainer.world_size),
+            **({"total steps": str(self._total_steps())} if self.schedule.uses_total() else {}),
+            **self.objective_identity(),
+            **self._data.identity(),
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the adapter alone, and what an exact resume needs beside Lightning's own state."""
+        adapter = self.policy.adapter_parameters()
+        checkpoint["state_dict"] = {f"policy.{name}": parameter.detach() for name, parameter in adapter.items()}
+        checkpoint["lit_align"] = {
+            "identity": self.identity(),
+            "rng": self._window_rng or rng_state(),
+            "num_tokens": self._num_tokens,
+            "adapter_config": self.policy.adapter_config(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse what does not fit; keep the rest for the first window."""
+        own = checkpoint.get("lit_align")
+        if own is None:
+            raise ValueError("this checkpoint was not written by lit_align; start a new run instead of resuming")
+        adapter = {f"policy.{name}": parameter for name, parameter in self.policy.adapter_parameters().items()}
+        refuse_other_tensors(checkpoint["state_dict"], adapter, "the checkpoint")
+        self._num_tokens = own["num_tokens"]
+        if self.trainer.state.fn == "fit":
+            refuse_differences(own["identity"], self.identity(), "the checkpoint")
+            self._resume_rng = own["rng"]
+        elif own["identity"]["base weights"] != self.policy.base_fingerprint:
+            raise ValueError(
+                f"the checkpoint was trained on other base weights ({own['identity']['base weights']}, here "
+                f"{self.policy.base_fingerprint}); set `model.base` to the base of its run"
+            )
+
+
+def nothing(device: torch.device) -> TokenForest:
+    """A forest of one token without a target."""
+    import numpy as np
+
+    from lit_align.forest import TokenPath
+
+    path = TokenPath(np.zeros(1, np.int32), np.zeros(1, np.uint8), "nothing")
+    return TokenForest.build([[path]]).to(device)

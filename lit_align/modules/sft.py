@@ -1,0 +1,160 @@
+"""Supervised fine-tuning with an exact divergence to the reference."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from lit_align.forest import TokenForest, Window
+from lit_align.losses.anchor import ForwardKL, KLAnchor, ReverseKL
+from lit_align.models.loading import LoRA, Weights
+from lit_align.models.reference import Reference
+from lit_align.models.tree_attention import AttentionPath
+from lit_align.modules.base import AlignModule, OptimizerFactory
+from lit_align.modules.resume import Identity
+from lit_align.modules.schedule import Schedule
+from lit_align.ops.frozen_head import score_tokens
+
+
+class SFTModule(AlignModule):
+    r"""SFT of a LoRA policy, anchored to its reference.
+
+    .. math:: \frac{1}{N}\sum_{t \in \text{trained}} -\log \pi(y_t)
+        + c(s)\,\frac{1}{K}\sum_{t \in \text{anchored}} D(\pi_t, \pi^{ref}_t)
+
+    N and K count tokens over the whole window and all ranks; D is exact over the vocabulary, in nats; c(s) follows
+    the anchor's schedule. While c(s) is 0 the reference is not run.
+
+    Args:
+        base: Hub id, folder, GGUF file, ``package:NAME/FILE`` or ``tiny-qwen3`` (bundled).
+        weights: Number format and quantisation of the frozen base.
+        lora: The trained adapter.
+        attention: ``tree_sdpa`` (everywhere), ``flex`` (CUDA) or ``padded`` (no sharing).
+        reference: What the anchor holds on to; None is the bare base.
+        anchor: Divergence, coefficient, schedule and tokens of the anchor; ``anchor.coef: 0`` is plain SFT.
+        optimizer: Made from the trainable parameters.
+        schedule: Factor of the learning rate by step; None is a cosine without warm-up.
+        max_grad_norm: Gradients are scaled down to this 2-norm; 0 leaves them alone.
+
+    Raises:
+        ValueError: `max_grad_norm` is negative.
+    """
+
+    def __init__(
+        self,
+        base: str = "tiny-qwen3",
+        weights: Weights = Weights(),
+        lora: LoRA = LoRA(),
+        attention: AttentionPath = "tree_sdpa",
+        reference: Reference | None = None,
+        anchor: KLAnchor = KLAnchor(),
+        optimizer: OptimizerFactory = AdamW,
+        schedule: Schedule | None = None,
+        max_grad_norm: float = 1.0,
+    ) -> None:
+        super().__init__(base, weights, lora, attention, reference, optimizer, schedule, max_grad_norm)
+        self.anchor = anchor
+
+    def counts(self, window: Window) -> Tensor:
+        """Trained and anchored tokens."""
+        trained = anchored = 0
+        for forest in window.forests:
+            trained += int((~forest.replayed).sum())
+            anchored += int(self.anchor.anchored(forest.target_from_end, forest.replayed).sum())
+        return torch.tensor([trained, anchored], dtype=torch.float64, device=self.device)
+
+    def forest_loss(self, forest: TokenForest, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`~lit_align.modules.base.AlignModule`; sums are of NLL, divergence, entropy and hits."""
+        weight = self.anchor.weight(self.global_step)
+        anchored = self.anchor.anchored(forest.target_from_end, forest.replayed)
+        anchored &= weight > 0
+        trained = ~forest.replayed
+        is_anchored = torch.zeros(len(forest.pair_rows), dtype=torch.bool, device=self.device)
+        is_anchored[forest.target_pairs[anchored]] = True
+        hidden = self.policy.hidden(forest)
+        # The anchored pairs first: only they are compared with the reference.
+        order = torch.argsort(is_anchored, descending=True, stable=True)
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order), device=self.device)
+        target_places = place[forest.target_pairs]
+        near, far = order[: int(is_anchored.sum())], order[int(is_anchored.sum()) :]
+        parts = [self._score(hidden, forest, far)]
+        divergence = hidden.new_zeros((), dtype=torch.float64)
+        if len(near):
+            with self.reference.active(self.policy):
+                reference_hidden = self.policy.hidden(forest)[forest.pair_rows[near]]
+            compared = score_tokens(
+                hidden[forest.pair_rows[near]],
+                self.policy.head,
+                forest.pair_tokens[near],
+                reference_hidden=reference_hidden,
+                divergences=[self.anchor.divergence],
+                statistics=["entropy", "rank"],
+            )
+            parts.insert(0, (compared.logps, compared.statistics["entropy"], compared.statistics["rank"]))
+            divergence = compared.divergences[0].double()[target_places[anchored]].sum()
+        logps, entropy, rank = (torch.cat(column) for column in zip(*parts, strict=True))
+        at = target_places[trained]
+        nll = -(logps.double()[at] * forest.target_weights[trained]).sum()
+        loss = nll / counts[0].clamp(min=1) + weight * divergence / counts[1].clamp(min=1)
+        hits = (rank[at] == 0).double().sum()
+        return loss, torch.stack([nll.detach(), divergence.detach(), entropy[at].double().sum(), hits])
+
+    def _score(self, hidden: Tensor, forest: TokenForest, pairs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scores = score_tokens(
+            hidden[forest.pair_rows[pairs]],
+            self.policy.head,
+            forest.pair_tokens[pairs],
+            statistics=["entropy", "rank"],
+        )
+        return scores.logps, scores.statistics["entropy"], scores.statistics["rank"]
+
+    def window_metrics(self, sums: Tensor, counts: Tensor) -> dict[str, Tensor | float]:
+        """NLL and its perplexity, divergence and coefficient of the anchor, entropy, accuracy."""
+        trained = counts[0].clamp(min=1)
+        weight = self.anchor.weight(self.global_step)
+        anchor: dict[str, Tensor | float] = {"kl": sums[1] / counts[1].clamp(min=1)} if weight else {}
+        return {
+            "nll": sums[0] / trained,
+            "perplexity": (sums[0] / trained).exp(),
+            **anchor,
+            "kl_coef": weight,
+            "entropy": sums[2] / trained,
+            "mean_token_accuracy": sums[3] / trained,
+        }
+
+    @torch.no_grad()
+    def validation_sums(self, forest: TokenForest) -> Tensor:
+        """Tokens, NLL, KL in both directions, entropy and hits."""
+        with self.reference.active(self.policy):
+            reference_hidden = self.policy.hidden(forest)[forest.pair_rows]
+        scores = score_tokens(
+            self.policy.hidden(forest)[forest.pair_rows],
+            self.policy.head,
+            forest.pair_tokens,
+            reference_hidden=reference_hidden,
+            divergences=[ReverseKL(), ForwardKL()],
+            statistics=["entropy", "rank"],
+        )
+        at = forest.target_pairs
+        columns = [-scores.logps, *scores.divergences, scores.statistics["entropy"], scores.statistics["rank"] == 0]
+        totals = [column.double()[at].sum() for column in columns]
+        return torch.stack([totals[0].new_tensor(len(at)), *totals])
+
+    def validation_metrics(self, sums: Tensor) -> dict[str, Tensor | float]:
+        """Means over the tokens of the validation set."""
+        means = sums[1:] / sums[0].clamp(min=1)
+        return {
+            "loss": means[0],
+            "nll": means[0],
+            "perplexity": means[0].exp(),
+            "kl": means[1],
+            "kl_forward": means[2],
+            "entropy": means[3],
+            "mean_token_accuracy": means[4],
+        }
+
+    def objective_identity(self) -> Identity:
+        """The anchor."""
+        return {"anchor": repr(self.anchor)}

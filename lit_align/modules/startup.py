@@ -1,0 +1,85 @@
+"""Before the first step: does the policy start as its reference, may its tokens be shared, does a forest fit."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import torch
+
+from lit_align.forest import TokenForest, Window
+from lit_align.models.policy import check_forest_path
+
+if TYPE_CHECKING:
+    from lit_align.modules.base import AlignModule
+
+
+def check_start(module: AlignModule, probe: TokenForest, largest: TokenForest, fresh: bool) -> None:
+    """Hold the start of a run against what its mathematics assumes.
+
+    Args:
+        module: The module, its policy on its device.
+        probe: A small forest for comparisons.
+        largest: The forest that takes the most memory.
+        fresh: Whether the adapter has not been trained yet: its policy then equals the reference to the bit.
+
+    Raises:
+        RuntimeError: Policy and reference differ at step 0, or the attention path is wrong for this model, or the
+            largest forest does not fit into memory (the message names the budget to set).
+    """
+    policy = module.policy
+    probe, largest = probe.to(module.device), largest.to(module.device)
+    with module.trainer.precision_plugin.forward_context():
+        if fresh:
+            refuse_other_start(module, probe)
+        training = policy.training
+        policy.eval()
+        check_forest_path(policy, probe)
+        policy.train(training)
+        _try_largest(module, largest)
+
+
+@torch.no_grad()
+def refuse_other_start(module: AlignModule, probe: TokenForest) -> None:
+    """Refuse a policy that differs from its reference before the first step, in train mode.
+
+    Raises:
+        RuntimeError: Names the largest difference of the hidden states.
+    """
+    policy = module.policy
+    with module.reference.active(policy):
+        reference = policy.hidden(probe)
+    difference = float((policy.hidden(probe) - reference).abs().max())
+    if difference != 0:
+        raise RuntimeError(
+            f"at step 0 the policy differs from its reference {module.reference} by {difference:.2e} in the hidden "
+            "states, where it must be equal: the adapter does not start at zero, or something else drops out"
+        )
+
+
+def _try_largest(module: AlignModule, forest: TokenForest) -> None:
+    if module.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(module.device)
+    try:
+        loss, _ = module.forest_loss(forest, module.counts(Window((forest,), 0, ())).clamp(min=1))
+        loss.backward()  # type: ignore[no-untyped-call]
+    except torch.OutOfMemoryError as error:
+        raise RuntimeError(
+            f"the largest forest of this run ({len(forest)} tokens) does not fit into the memory of {module.device}: "
+            f"set `data.token_budget` below {len(forest)}, or use `model.weights.quantization: nf4`"
+        ) from error
+    finally:
+        for parameter in module.policy.parameters():
+            parameter.grad = None
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """Peak memory of the process so far, GiB: the device's own on CUDA, the resident set elsewhere (nan on Windows)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    if sys.platform == "win32":
+        return float("nan")
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

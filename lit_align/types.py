@@ -1,0 +1,79 @@
+"""Records that the floors exchange: messages, conversations, questions with a gold answer, and where they come from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Role = Literal["system", "user", "assistant"]
+ROLES: tuple[str, ...] = get_args(Role)
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation.
+
+    Attributes:
+        role: Who speaks.
+        content: The text of the turn, without any template token.
+    """
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A dialogue whose assistant turns may be trained.
+
+    Attributes:
+        messages: An optional leading system turn, then user and assistant turns.
+        id: Unique within its source; for a file, the file's name and the row (``chat.jsonl:17``).
+        source: Name of the source, for reports.
+        group: Conversations of one group share a tree of tokens; empty means that the conversation is alone.
+    """
+
+    messages: tuple[Message, ...]
+    id: str
+    source: str
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class EvalItem:
+    """A question with its gold answer.
+
+    Attributes:
+        id: Unique within its benchmark.
+        prompt: The turns that the model sees; the last one is the user's.
+        answer: The gold answer.
+        skill: Name of the line of the result table that the item counts in.
+        cluster: Items that are not independent (one table, one post) carry the same value; resampled together.
+    """
+
+    id: str
+    prompt: tuple[Message, ...]
+    answer: str
+    skill: str
+    cluster: str
+
+
+class ConversationSource(ABC):
+    """Where conversations come from; a frozen dataclass whose fields are the options of the YAML."""
+
+    @abstractmethod
+    def conversations(self) -> list[Conversation]:
+        """Read all conversations, in a fixed order.
+
+        Raises:
+            ValueError: A row breaks a rule; the message names file, row, key, rule and value.
+        """
+
+
+class EvalSource(ABC):
+    """Where a benchmark's items come from; a frozen dataclass whose fields are the options of the YAML."""
+
+    @abstractmethod
+    def items(self) -> list[EvalItem]:
+        """Read all items, in a fixed order."""

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lit_align.data.mixture import content_hash, split
+from lit_align.types import Conversation, Message
+
+
+def talk(question: str, answer: str, name: str = "x") -> Conversation:
+    return Conversation((Message("user", question), Message("assistant", answer)), id=name, source="s")
+
+
+texts = st.text(max_size=6)
+talks = st.builds(talk, texts, texts, st.text(max_size=3))
+seeds = st.integers(-3, 2**40)
+fractions = st.floats(0, 1, exclude_max=True)
+
+
+@given(st.lists(talks, max_size=12), fractions, seeds, st.randoms())
+@settings(max_examples=60, deadline=None)
+def test_split_loses_nothing_and_no_text_is_on_both_sides_whatever_the_order(
+    conversations: list[Conversation], fraction: float, seed: int, random: Random
+) -> None:
+    train, val = split(conversations, fraction, seed)
+    assert sorted(map(repr, train + val)) == sorted(map(repr, conversations))
+    assert not {content_hash(c) for c in train} & {content_hash(c) for c in val}
+    random.shuffle(conversations)
+    again = split(conversations + conversations[:2], fraction, seed)[1]
+    assert {content_hash(c) for c in again} == {content_hash(c) for c in val}
+
+
+@given(st.lists(talks, max_size=12), fractions, fractions, seeds)
+@settings(max_examples=60, deadline=None)
+def test_a_larger_fraction_keeps_what_a_smaller_one_held_out(
+    conversations: list[Conversation], one: float, other: float, seed: int
+) -> None:
+    small, large = sorted((one, other))
+    assert all(c in split(conversations, large, seed)[1] for c in split(conversations, small, seed)[1])
+
+
+@given(talks, talks)
+@settings(deadline=None)
+def test_hash_is_of_roles_and_texts_alone(one: Conversation, other: Conversation) -> None:
+    assert (content_hash(one) == content_hash(other)) == (one.messages == other.messages)
+    assert content_hash(replace(one, id="other", source="other", group="other")) == content_hash(one)
+
+
+def test_hash_tells_apart_turns_that_join_to_the_same_text() -> None:
+    assert content_hash(talk("a", "bc")) != content_hash(talk("ab", "c"))
+    swapped = Conversation((Message("assistant", "a"), Message("user", "b")), id="x", source="s")
+    assert content_hash(swapped) != content_hash(talk("a", "b"))
+
+
+def test_hash_and_sides_are_the_same_on_every_machine() -> None:
+    conversations = [Conversation((Message("user", f"вопрос {i}"),), str(i), "s") for i in range(20)]
+    assert content_hash(conversations[0]) == "0e5fa70392170eb9acb7e05a06d61d8eb8e405ac95793a4f27d41f7d952fc2ac"
+    assert [c.id for c in split(conversations, 0.3, 1)[1]] == ["2", "3", "5", "7", "8", "9", "10", "13", "15", "17"]
+
+
+def test_share_is_near_the_fraction_and_another_seed_divides_otherwise() -> None:
+    conversations = [talk(str(i), "a", str(i)) for i in range(2000)]
+    one, other = ({c.id for c in split(conversations, 0.1, seed)[1]} for seed in (0, 1))
+    assert 150 < len(one) < 250  # 3.7 standard deviations around 200
+    assert 5 < len(one & other) < 45  # independent divisions share about 20
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, 2.0, float("nan")])
+def test_fraction_outside_its_range_is_refused(fraction: float) -> None:
+    with pytest.raises(ValueError, match="val_fraction must be at least 0 and below 1"):
+        split([], fraction, 0)
+
+
+def test_fraction_zero_holds_out_nothing() -> None:
+    conversations = [talk(str(i), "a") for i in range(200)]
+    assert split(conversations, 0.0, 0) == (conversations, [])
