@@ -1,0 +1,1 @@
+"""What happens around training: benchmarks, checkpoints, progress, the record of a run."""

@@ -1,0 +1,1 @@
+"""Conversations to windows of token forests."""

@@ -29,8 +29,10 @@ class WindowPlan:
 
     Example:
         >>> plan = WindowPlan(trained=5, replayed=3, window=2, replay_share=0.5, seed=0)
-        >>> plan.windows_per_epoch, [len(plan.trained_in(w)) for w in range(3)], [len(plan.replayed_in(w)) for w in (0, 1, 2)]
-        (3, [2, 2, 1], [1, 1, 0])
+        >>> plan.windows_per_epoch, [len(plan.trained_in(window)) for window in range(3)]
+        (3, [2, 2, 1])
+        >>> [len(plan.replayed_in(window)) for window in range(3)]
+        [1, 1, 0]
     """
 
     trained: int

@@ -94,7 +94,13 @@ class WindowDataset(Dataset[Window]):
     """
 
     def __init__(
-        self, trained: Sequence[Tree], replayed: Sequence[Tree], plan: WindowPlan, token_budget: int, rank: int, ranks: int
+        self,
+        trained: Sequence[Tree],
+        replayed: Sequence[Tree],
+        plan: WindowPlan,
+        token_budget: int,
+        rank: int,
+        ranks: int,
     ) -> None:
         self._trained, self._replayed, self._plan = trained, replayed, plan
         self._budget, self._rank, self._ranks = token_budget, rank, ranks
@@ -199,6 +205,11 @@ class SFTDataModule(L.LightningDataModule):
         self.chat = ChatFormat(load_tokenizer(self.base), thinking=self.thinking)
         conversations = [c for source in self.sources for c in source.conversations()]
         trained, validation = split(conversations, self.val_fraction, self.seed)
+        if self.val_fraction and not validation:
+            raise ValueError(
+                f"`data.val_fraction` = {self.val_fraction} holds out none of {len(conversations)} conversations; raise "
+                "it, name `data.val_sources`, or set it to 0"
+            )
         validation += [c for source in self.val_sources for c in source.conversations()]
         self._trained = self._trees(trained, "training", 1.0)
         self._validation = self._trees(validation, "validation", 1.0) if validation else []
@@ -263,7 +274,7 @@ class SFTDataModule(L.LightningDataModule):
         )
 
     def largest_forest(self) -> TokenForest:
-        """The largest forest that packing can make of these conversations: the long ones, up to the budget."""
+        """A forest as large as packing makes them: the longest conversations that fit, up to the budget."""
         pool = sorted([*self._trained, *self._replayed], key=lambda tree: (-tree.size, tree.name))
         per_window = min(len(pool), self.window + int(np.ceil(self.window * self.replay_share)))
         chosen: list[Tree] = []
@@ -285,6 +296,8 @@ class SFTDataModule(L.LightningDataModule):
         for trees in (self._trained, self._replayed):
             digest.update(f"{len(trees)} conversations\n".encode())
             for tree in trees:
+                # The lengths come first: without them two divisions of the same tokens would have one hash.
+                digest.update(f"{[len(path.tokens) for path in tree.paths]}\n".encode())
                 for path in tree.paths:
                     digest.update(path.tokens.tobytes() + path.classes.tobytes())
         return {

@@ -1,0 +1,1 @@
+"""Benchmarks: generation, scores, tables."""

@@ -226,7 +226,7 @@ class KLAnchor:
         start_step: Optimizer step, counted from 0, at which the anchor begins, >= 0.
         warmup_steps: Optimizer steps over which the weight rises linearly from 0 at ``start_step`` to ``coef``, >= 0.
         tail_tokens: Anchor the last N answer tokens of each example; 0 anchors all of them.
-        on: Which text carries it: ``trained`` text (with an NLL), ``replayed`` text (without one), or ``both``.
+        text: Which text carries it: ``trained`` text (with an NLL), ``replayed`` text (without one), or ``both``.
 
     Raises:
         ValueError: A field breaks its rule; the message names field, rule and value.
@@ -242,7 +242,7 @@ class KLAnchor:
     start_step: int = 0
     warmup_steps: int = 0
     tail_tokens: int = 0
-    on: Literal["trained", "replayed", "both"] = "trained"
+    text: Literal["trained", "replayed", "both"] = "trained"
 
     def __post_init__(self) -> None:
         if not isinstance(self.divergence, Divergence):
@@ -252,8 +252,8 @@ class KLAnchor:
         for name in ("start_step", "warmup_steps", "tail_tokens"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)!r}")
-        if self.on not in ("trained", "replayed", "both"):
-            raise ValueError(f"on must be one of trained, replayed, both, got {self.on!r}")
+        if self.text not in ("trained", "replayed", "both"):
+            raise ValueError(f"text must be one of trained, replayed, both, got {self.text!r}")
 
     def weight(self, step: int) -> float:
         """Weight of the anchor at an optimizer step.
@@ -294,5 +294,5 @@ class KLAnchor:
             )
         if bool((from_end < 0).any()):
             raise ValueError(f"from_end must be >= 0, got {int(from_end.min())}: that target is no answer token")
-        chosen = {"trained": ~replayed, "replayed": replayed.clone(), "both": torch.ones_like(replayed)}[self.on]
+        chosen = {"trained": ~replayed, "replayed": replayed.clone(), "both": torch.ones_like(replayed)}[self.text]
         return chosen & (from_end < self.tail_tokens) if self.tail_tokens else chosen

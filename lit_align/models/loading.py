@@ -112,7 +112,7 @@ def _nf4(weights: Weights) -> Any:
 
 
 def _forget_gguf(model: Any) -> None:
-    # The unpacked layers are plain linear ones; the marks that transformers leaves make it refuse to save or adapt them.
+    # The unpacked layers are plain linear ones; the marks that transformers leaves make it refuse to save or adapt.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     for name in ("hf_quantizer", "is_quantized", "quantization_method"):

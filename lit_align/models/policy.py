@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -45,6 +46,7 @@ class Policy(nn.Module):
         self.attention: AttentionPath = attention
         self.base_fingerprint = weights_fingerprint(model)
         self.peft: PeftModel = add_lora(model, lora)
+        _refuse_adapted_head(self.causal_lm)
 
     @property
     def causal_lm(self) -> Any:
@@ -74,7 +76,8 @@ class Policy(nn.Module):
     def adapter_config(self) -> dict[str, Any]:
         """What PEFT needs beside the weights to open the adapter, in plain types."""
         config = self.peft.peft_config["default"].to_dict()
-        return {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+        plain: dict[str, Any] = json.loads(json.dumps(config, default=sorted))  # sets to lists, enums to their text
+        return plain
 
     def hidden(self, forest: TokenForest) -> Tensor:
         """Last hidden states of all rows, after the final norm.
@@ -129,6 +132,15 @@ def _refuse_unknown_head(model: Any) -> None:
     if not isinstance(head, nn.Linear) or type(head).__module__.startswith("bitsandbytes"):
         raise ValueError(
             f"{config.model_type}: the output head is {type(head).__name__}; a plain linear head is needed"
+        )
+
+
+def _refuse_adapted_head(model: Any) -> None:
+    names = [name for name, _ in model.get_output_embeddings().named_parameters() if "lora_" in name]
+    if names:
+        raise ValueError(
+            f"{model.config.model_type}: the output head is adapted (`{names[0]}`), and its adapter would be ignored: "
+            "take the head out of `lora.target_modules`"
         )
 
 

@@ -101,12 +101,13 @@ class AlignModule(L.LightningModule, ABC):
         """Denominators of the loss's terms in this rank's part of a window, float64, shape ``(K,)``."""
 
     @abstractmethod
-    def forest_loss(self, forest: TokenForest, counts: Tensor) -> tuple[Tensor, Tensor]:
+    def forest_loss(self, forest: TokenForest, counts: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """One forest's share of the loss.
 
         Args:
             forest: A forest of the window.
             counts: Denominators over the whole window and all ranks.
+            step: Optimizer steps done, for coefficients with a schedule.
 
         Returns:
             The share, a scalar with gradient, and sums for the log, float64, without gradient.
@@ -130,6 +131,15 @@ class AlignModule(L.LightningModule, ABC):
 
     # ------------------------------------------------------------------ set-up
 
+    def setup(self, stage: str) -> None:
+        """Refuse number formats in which an adapter would not be trained in fp32."""
+        del stage
+        if self.trainer.precision not in ("32-true", "bf16-mixed"):
+            raise ValueError(
+                f"`trainer.precision` = {self.trainer.precision} is not supported: adapters are trained in fp32 without "
+                "loss scaling; use bf16-mixed or 32-true (`model.weights` sets the number format of the base)"
+            )
+
     def configure_model(self) -> None:
         """Load the base and add the adapter, once."""
         if "policy" not in self._modules:
@@ -139,11 +149,12 @@ class AlignModule(L.LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         """The optimizer over the adapter, and its schedule by step."""
         optimizer = self.optimizer_factory(list(self.policy.adapter_parameters().values()))
-        total = self._total_steps()
+        total = self.total_steps()
         scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _total_steps(self) -> int:
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run; 0 where it has no end (and the schedule needs none)."""
         # Lightning's own estimate would open the training loader before a checkpoint's position is known.
         trainer = self.trainer
         limits = [trainer.max_steps] if trainer.max_steps >= 0 else []
@@ -197,7 +208,7 @@ class AlignModule(L.LightningModule, ABC):
         optimizer.zero_grad()
         for index, forest in enumerate(forests):
             with optimizer.toggle_model(sync_grad=index == len(forests) - 1):
-                loss, forest_sums = self.forest_loss(forest, counts)
+                loss, forest_sums = self.forest_loss(forest, counts, self.global_step)
                 # DDP averages over the ranks; the counts are already those of all ranks.
                 self.manual_backward(loss * self.trainer.world_size)
             shares.append(loss.detach().double())
@@ -271,6 +282,7 @@ class AlignModule(L.LightningModule, ABC):
     def on_validation_end(self) -> None:
         """Take the random numbers up again."""
         restore_rng(self._validation_rng)
+        self._validation_rng = {}
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -288,7 +300,7 @@ class AlignModule(L.LightningModule, ABC):
             "max_grad_norm": repr(self.max_grad_norm),
             "reference": repr(self.reference),
             "world size": str(self.trainer.world_size),
-            **({"total steps": str(self._total_steps())} if self.schedule.uses_total() else {}),
+            **({"total steps": str(self.total_steps())} if self.schedule.uses_total() else {}),
             **self.objective_identity(),
             **self._data.identity(),
         }
@@ -299,7 +311,8 @@ class AlignModule(L.LightningModule, ABC):
         checkpoint["state_dict"] = {f"policy.{name}": parameter.detach() for name, parameter in adapter.items()}
         checkpoint["lit_align"] = {
             "identity": self.identity(),
-            "rng": self._window_rng or rng_state(),
+            # Of the window that is to be run next: inside a validation, a window or a resume it was set aside.
+            "rng": self._resume_rng or self._window_rng or self._validation_rng or rng_state(),
             "num_tokens": self._num_tokens,
             "adapter_config": self.policy.adapter_config(),
         }

@@ -71,9 +71,7 @@ def refuse_differences(saved: Mapping[str, str], current: Mapping[str, str], pat
         )
 
 
-def refuse_other_tensors(
-    saved: Mapping[str, torch.Tensor], current: Mapping[str, torch.Tensor], path: str
-) -> None:
+def refuse_other_tensors(saved: Mapping[str, torch.Tensor], current: Mapping[str, torch.Tensor], path: str) -> None:
     """Refuse a checkpoint whose adapter is not the policy's: Lightning's non-strict loading would skip it silently.
 
     Raises:

@@ -64,9 +64,9 @@ class SFTModule(AlignModule):
             anchored += int(self.anchor.anchored(forest.target_from_end, forest.replayed).sum())
         return torch.tensor([trained, anchored], dtype=torch.float64, device=self.device)
 
-    def forest_loss(self, forest: TokenForest, counts: Tensor) -> tuple[Tensor, Tensor]:
+    def forest_loss(self, forest: TokenForest, counts: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """See :class:`~lit_align.modules.base.AlignModule`; sums are of NLL, divergence, entropy and hits."""
-        weight = self.anchor.weight(self.global_step)
+        weight = self.anchor.weight(step)
         anchored = self.anchor.anchored(forest.target_from_end, forest.replayed)
         anchored &= weight > 0
         trained = ~forest.replayed

@@ -32,10 +32,12 @@ def check_start(module: AlignModule, probe: TokenForest, largest: TokenForest, f
     with module.trainer.precision_plugin.forward_context():
         if fresh:
             refuse_other_start(module, probe)
-        training = policy.training
+        # Each module's own mode: the frozen base is in evaluation mode while its adapters train.
+        modes = [(part, part.training) for part in policy.modules()]
         policy.eval()
         check_forest_path(policy, probe)
-        policy.train(training)
+        for part, training in modes:
+            part.training = training
         _try_largest(module, largest)
 
 
@@ -61,7 +63,8 @@ def _try_largest(module: AlignModule, forest: TokenForest) -> None:
     if module.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(module.device)
     try:
-        loss, _ = module.forest_loss(forest, module.counts(Window((forest,), 0, ())).clamp(min=1))
+        # Far into the run: an anchor that starts later needs its memory then.
+        loss, _ = module.forest_loss(forest, module.counts(Window((forest,), 0, ())).clamp(min=1), step=10**9)
         loss.backward()  # type: ignore[no-untyped-call]
     except torch.OutOfMemoryError as error:
         raise RuntimeError(

@@ -183,7 +183,7 @@ class _ScoreTokens(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401 - torch's own context object has no public type
+        ctx: Any,  # torch's own context object has no public type
         hidden: Tensor,
         head: FrozenHead,
         targets: Tensor,
@@ -227,7 +227,7 @@ class _ScoreTokens(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         slopes: tuple[Tensor, ...] = ctx.saved_tensors
         total: Tensor | None = None
         for grad, slope in zip(grads, slopes, strict=False):  # the statistics at the end of `grads` have no slope

@@ -286,14 +286,14 @@ REPLAYED = torch.tensor([False, False, False, True, True])
     ],
 )
 def test_anchored_targets(on: Any, tail_tokens: int, expected: list[int]) -> None:
-    mask = KLAnchor(on=on, tail_tokens=tail_tokens).anchored(FROM_END, REPLAYED)
+    mask = KLAnchor(text=text, tail_tokens=tail_tokens).anchored(FROM_END, REPLAYED)
     assert mask.dtype == torch.bool
     assert mask.int().tolist() == expected
 
 
 def test_the_mask_is_never_an_alias_of_the_input() -> None:
     replayed = REPLAYED.clone()
-    KLAnchor(on="replayed").anchored(FROM_END, replayed).fill_(True)
+    KLAnchor(text="replayed").anchored(FROM_END, replayed).fill_(True)
     assert torch.equal(replayed, REPLAYED)
 
 
@@ -316,7 +316,7 @@ def test_a_mask_of_arrays_that_do_not_fit_is_refused() -> None:
         ({"start_step": -1}, "start_step must be >= 0, got -1"),
         ({"warmup_steps": -2}, "warmup_steps must be >= 0, got -2"),
         ({"tail_tokens": -3}, "tail_tokens must be >= 0, got -3"),
-        ({"on": "gold"}, "on must be one of trained, replayed, both, got 'gold'"),
+        ({"text": "gold"}, "text must be one of trained, replayed, both, got 'gold'"),
         ({"divergence": "ReverseKL"}, "divergence must be a Divergence, got 'ReverseKL'"),
     ],
 )
@@ -326,4 +326,4 @@ def test_a_wrong_field_is_refused_by_name(fields: dict[str, Any], message: str) 
 
 
 def test_the_default_is_the_reverse_kl_on_trained_text() -> None:
-    assert KLAnchor() == KLAnchor(ReverseKL(), coef=0.03, start_step=0, warmup_steps=0, tail_tokens=0, on="trained")
+    assert KLAnchor() == KLAnchor(ReverseKL(), coef=0.03, start_step=0, warmup_steps=0, tail_tokens=0, text="trained")

@@ -1,0 +1,1 @@
+"""One file a data set: rows to records, nothing else."""

@@ -39,7 +39,7 @@ class JsonRow:
         """The file's whole path and the row's number, for messages."""
         return f"{self.path}:{self.number}"
 
-    def value(self, column: str) -> Any:  # noqa: ANN401 - whatever JSON holds
+    def value(self, column: str) -> Any:  # whatever JSON holds
         """The value of a column.
 
         Args:
