@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 
+from lit_align.cli_answers import quick_answer
+
 
 def main() -> None:
-    """Answer ``--version`` at once; hand everything else to the command line."""
-    if sys.argv[1:] == ["--version"]:
-        from lit_align import __version__
+    """Answer what needs no torch at once; hand everything else to the command line."""
+    status = quick_answer(sys.argv[1:])
+    if status is None:
+        try:
+            from lit_align.cli import main as cli_main
 
-        print(f"lit-align {__version__}")  # noqa: T201  the answer
-        return
-    from lit_align.cli import main as cli_main
-
-    sys.exit(cli_main())
+            status = cli_main()
+        except KeyboardInterrupt:  # while the libraries load
+            status = 1
+    sys.exit(status)
 
 
 if __name__ == "__main__":

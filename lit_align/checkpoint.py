@@ -53,17 +53,25 @@ class AdapterCheckpointIO(CheckpointIO):
         """Read a checkpoint; only tensors and plain types are accepted.
 
         Raises:
-            ValueError: The file is cut short or no checkpoint.
+            OSError: There is no such file.
+            ValueError: The file is cut short, damaged or no checkpoint.
         """
         del map_location, weights_only
         path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"checkpoint {path}: no such file (looked at {path.absolute()})")
         try:
-            loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            with zipfile.ZipFile(path) as archive:  # torch.load checks no sums: a flipped bit would be another weight
+                if (member := archive.testzip()) is not None:
+                    raise zipfile.BadZipFile(f"{member} is damaged")
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
         except (EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, KeyError) as error:
             raise ValueError(
-                f"{path} ({path.stat().st_size} bytes) is cut short or no lit_align checkpoint: "
+                f"{path} ({path.stat().st_size} bytes) is cut short, damaged or no lit_align checkpoint: "
                 f"{str(error).splitlines()[0] if str(error) else type(error).__name__}; resume from an earlier one"
             ) from error
+        if not isinstance(loaded, dict) or "lit_align" not in loaded:
+            raise ValueError(f"{path} was not written by lit_align; start a new run instead of resuming")
         return loaded
 
     def remove_checkpoint(self, path: str | Path) -> None:

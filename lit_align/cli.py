@@ -3,114 +3,71 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 import traceback
 import warnings
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-# Imported so that configurations may use the short names of their classes.
-import lit_align.data.sft
-import lit_align.data.sources.messages_file
-import lit_align.data.sources.prompt_completion_file
-import lit_align.data.sources.table_skills
-import lit_align.evals.exact_match
-import lit_align.losses.anchor
-import lit_align.modules.schedule
-import lit_align.modules.sft
 from lit_align import __version__
 from lit_align.callbacks.adapter_export import AdapterExport
-from lit_align.callbacks.benchmark import BenchmarkEvaluation  # noqa: F401  a short name too
+from lit_align.callbacks.benchmark import BenchmarkEvaluation
 from lit_align.callbacks.checkpoint import WindowCheckpoint
 from lit_align.callbacks.progress import WindowProgress
 from lit_align.callbacks.run_record import RunRecord
 from lit_align.checkpoint import AdapterCheckpointIO
-from lit_align.modules.base import NonFiniteError
-
-_KEY_ERRORS = (
-    re.compile(r"Group '(?P<group>[^']+)' does not accept (?:nested )?(?:option|key) '(?P<key>[^']+)'"),
-    re.compile(r"[Nn]o action for (?:destination )?key \"(?P<key>[^\"]+)\""),
-    re.compile(r"Subcommand '[^']+' does not accept (?:nested )?(?:option|key) '(?P<key>[^']+)'"),
-    re.compile(r"Option '(?P<key>[^']+)' is not accepted"),
-    re.compile(r"[Kk]ey '(?P<key>[^']+)' is not expected"),
-    re.compile(r"[Uu]nrecognized arguments: -*(?P<key>[^\s=]+)"),
+from lit_align.cli_answers import (
+    class_keys,
+    complain,
+    explain,
+    quick_answer,
+    read_given,
+    refusal,
+    refuse_link_target,
 )
+from lit_align.data.sft import SFTDataModule
+from lit_align.data.sources.messages_file import MessagesFile
+from lit_align.data.sources.prompt_completion_file import PromptCompletionFile
+from lit_align.data.sources.table_skills import TableSkills
+from lit_align.evals.exact_match import ExactMatchBenchmark
+from lit_align.losses.anchor import ReverseKL
+from lit_align.modules.schedule import CosineSchedule
+from lit_align.modules.sft import SFTModule
+from lit_align.modules.startup import refuse_precision, refuse_trainer_settings
+
+# Imported so that configurations may use short names: of these and of all classes that their files define.
+SHORT_NAMES = (
+    BenchmarkEvaluation, CosineSchedule, ExactMatchBenchmark, MessagesFile, PromptCompletionFile, ReverseKL,
+    SFTDataModule, SFTModule, TableSkills,
+)  # fmt: skip
 
 
 class AlignParser(LightningArgumentParser):
-    """Answers a mistake with one line that names the key and the nearest valid one."""
+    """Answers a mistake with one line that names the key, its place, and the nearest valid one."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the cause of a parsing error and exit with 2."""
         del ex
-        sys.stderr.write(f"lit-align: {explain(message, self.known_keys())}\n")
+        complain(explain(message, read_given(sys.argv[1:]), self.known_keys()))
         sys.exit(2)
 
     def known_keys(self) -> set[str]:
         """Keys of this parser, of its subcommands, and of all classes that it may be given."""
-        keys: set[str] = set()
-        parsers = [self, *(getattr(self, "_subcommands_action", None) or _Nothing()).choices.values()]
-        for parser in parsers:
-            keys |= {action.dest for action in parser._actions if action.dest not in {"help", "subcommand"}}
-        return keys | _class_keys()
+        commands = getattr(self, "_subcommands_action", None)
+        parsers = [self, *(commands.choices.values() if commands else ())]
+        actions = [action.dest for parser in parsers for action in parser._actions]
+        return {key for key in actions if key not in {"help", "subcommand"}} | class_keys()
 
 
-class _Nothing:
-    choices: dict[str, Any] = {}  # noqa: RUF012  never written
-
-
-def _class_keys() -> set[str]:
-    """Parameters of everything a configuration can name by class path."""
-    import dataclasses
-    import inspect
-
-    found: set[str] = set()
-    for module in [m for name, m in sys.modules.items() if name.startswith("lit_align.")]:
-        for value in vars(module).values():
-            if inspect.isclass(value) and value.__module__.startswith("lit_align."):
-                if dataclasses.is_dataclass(value):
-                    found |= {field.name for field in dataclasses.fields(value)}
-                elif "__init__" in vars(value):
-                    found |= {name for name in inspect.signature(value.__init__).parameters if name != "self"}
-    return found
-
-
-def explain(message: str, known: set[str]) -> str:
-    """The cause of a parsing error in one line.
-
-    Args:
-        message: What jsonargparse says, of many lines.
-        known: Valid keys, to name the nearest one.
-
-    Example:
-        >>> explain("Parser key ... Group 'lora' does not accept option 'aplha'", {"alpha", "rank"})
-        'unknown key `lora.aplha`; did you mean `alpha`?'
-    """
-    for pattern in _KEY_ERRORS:
-        for match in reversed(list(pattern.finditer(message))):
-            parts = match.groupdict()
-            key = ".".join(filter(None, (parts.get("group"), parts["key"])))
-            near = get_close_matches(key, known, 1, 0.6) or get_close_matches(key.split(".")[-1], known, 1, 0.6)
-            return f"unknown key `{key}`" + (f"; did you mean `{near[0]}`?" if near else "; see --help")
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
-    # The outer lines tell where, the innermost what; unions are told once a member, the last is enough.
-    causes = [
-        line for line in lines if not line.startswith(("Does not validate against", "Problem with given class_path"))
-    ]
-    where = re.search(r"(?:Parser key|Validation failed: Parser key) \"(?P<key>[^\"]+)\"", message)
-    cause = causes[-1] if causes else message.strip()
-    prefix = f"`{where['key']}`: " if where and where["key"] not in cause else ""
-    return f"{prefix}{cause}"
+class RefusedSettingsError(ValueError):
+    """The arguments were understood, and a class refuses their values."""
 
 
 class AlignCLI(LightningCLI):
@@ -135,12 +92,6 @@ class AlignCLI(LightningCLI):
         parser.add_lightning_class_args(WindowCheckpoint, "checkpoint")
         parser.link_arguments("model.init_args.base", "data.init_args.base")
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse; a value for the target of the link would be dropped silently and is refused."""
-        given = [str(arg) for arg in args] if isinstance(args, list) else sys.argv[1:]
-        _refuse_link_target(given)
-        super().parse_arguments(parser, args)
-
     def _parse_ckpt_path(self) -> None:
         # Lightning would let hyper-parameters in a checkpoint override the command line.
         return
@@ -150,9 +101,40 @@ class AlignCLI(LightningCLI):
         if (threads := self._get(self.config, "cpu_threads")) > 0:
             torch.set_num_threads(threads)
 
+    def instantiate_classes(self) -> None:
+        """Build module, data and trainer; what one of them refuses is a mistake in the arguments."""
+        try:
+            if str(self._get(self.config, "trainer").precision) in {"16", "16-mixed"}:
+                refuse_precision("16-mixed")  # on a CPU Lightning would take bf16-mixed instead
+            super().instantiate_classes()
+            refuse_trainer_settings(self.trainer)
+        except (ValueError, MisconfigurationException) as error:
+            raise RefusedSettingsError(refusal(error)) from error
+
+    def before_fit(self) -> None:
+        """Find what is wrong with the data, a checkpoint or the length of the run before a folder is made."""
+        config = self._get(self.config_init, "trainer")
+        if config.max_steps == -1 and config.max_epochs is None and config.max_time is None and not config.fast_dev_run:
+            raise RefusedSettingsError("the run has no end: set `trainer.max_steps` or `trainer.max_epochs`")
+        self._read_ahead("fit")
+
+    def before_validate(self) -> None:
+        """Find what is wrong with the data or a checkpoint before a folder is made."""
+        self._read_ahead("validate")
+
+    def _read_ahead(self, stage: str) -> None:
+        path = self._get(self.config_init, "ckpt_path")
+        if path is not None and str(path) not in {"best", "last", "hpc"}:
+            AdapterCheckpointIO().load_checkpoint(path)
+        self.datamodule.prepare_data()
+        self.datamodule.setup(stage)
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add atomic checkpoints, and the two loggers of the run's folder unless others are asked for."""
         config = self._get(self.config_init, "trainer")
+        if config.get("enable_progress_bar") is False:
+            ours = self.trainer_defaults["callbacks"]
+            self.trainer_defaults["callbacks"] = [one for one in ours if not isinstance(one, WindowProgress)]
         kwargs["plugins"] = [*_as_list(config.get("plugins")), AdapterCheckpointIO()]
         if config.get("logger") in (None, True):
             name = self._get(self.config_init, "name")
@@ -163,21 +145,11 @@ class AlignCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
 
+_PACKAGE = str(Path(__file__).parent)
+
+
 def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [] if value is None else [value]
-
-
-def _refuse_link_target(args: list[str]) -> None:
-    wrong = [arg for arg in args if re.match(r"--data\.(init_args\.)?base(=|$)", arg)]
-    for flag, value in zip(args, [*args[1:], ""], strict=True):
-        path = value if flag in {"-c", "--config"} else flag.partition("=")[2] if flag.startswith("--config=") else ""
-        if path and Path(path).is_file():
-            data = (yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}).get("data") or {}
-            if isinstance(data, dict) and ("base" in data or "base" in (data.get("init_args") or {})):
-                wrong.append(f"`data.base` in {path}")
-    if wrong:
-        sys.stderr.write(f"lit-align: {wrong[0]}: the data module takes its base from the model; set `model.base`\n")
-        sys.exit(2)
 
 
 def _quiet_libraries() -> None:
@@ -190,16 +162,18 @@ def _quiet_libraries() -> None:
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
     own = logging.getLogger("lit_align")
     own.setLevel(logging.INFO if rank_zero_only.rank == 0 else logging.ERROR)
-    if not own.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        own.addHandler(handler)
+    handler = logging.StreamHandler(sys.stderr)  # a new one, since a caller may have put another stream there
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    own.handlers = [handler]
     for message, reason in _HARMLESS.items():
         del reason
         warnings.filterwarnings("ignore", message=message)
 
 
 _HARMLESS = {
+    r"\s*By default only one JsonargparseDeprecationWarning": "Lightning 2.6 calls jsonargparse by names of old",
+    r"\s*``instantiate_classes`` was deprecated": "the same",
+    r"\s*Config file paths as ``Path`` objects": "the same",
     r".*isinstance\(treespec, LeafSpec\)": "Lightning 2.6 uses a name that torch 2.13 has deprecated",
     r".*module\(s\) in eval mode at the start of training": "the frozen base is meant to be",
     r".*does not have many workers": "forests are built from tokens in memory; workers are an option of ours",
@@ -220,28 +194,33 @@ def main(args: ArgsType = None) -> int:
         args: Arguments instead of those of the process, without the program's name.
 
     Returns:
-        The exit status: 0, 1 for an error of the run; a mistake in the arguments exits with 2.
+        The exit status: 0, 1 for an error of the run or Ctrl-C; a mistake in the arguments exits with 2.
     """
-    words = list(args) if isinstance(args, list) else sys.argv[1:]
+    words = [str(arg) for arg in args] if isinstance(args, list) else sys.argv[1:]
     show_traceback = "--traceback" in words
     words = [word for word in words if word != "--traceback"]
+    if (status := quick_answer(words)) is not None:
+        return status
     _quiet_libraries()
     try:
+        try:
+            refuse_link_target(read_given(words))
+        except (ValueError, FileNotFoundError) as error:
+            raise RefusedSettingsError(str(error)) from error
         _run(words)
-    except (
-        ValueError,
-        TypeError,
-        OSError,
-        ImportError,
-        NonFiniteError,
-        MisconfigurationException,
-        RuntimeError,
-    ) as error:
+    except RefusedSettingsError as error:
         if show_traceback:
             raise
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "lit_align" in frame.filename]
-        where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-        sys.stderr.write(f"lit-align: {error or type(error).__name__}{where}\n(--traceback shows the whole stack)\n")
+        complain(str(error))
+        sys.exit(2)
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError, MisconfigurationException) as error:
+        if show_traceback:
+            raise
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _PACKAGE in frame.filename]
+        where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}; " if frames else ""
+        complain(f"{error or type(error).__name__} ({where}--traceback shows more)")
+        return 1
+    except KeyboardInterrupt:  # inside of a run Lightning ends it in good order, also with 1
         return 1
     return 0
 

@@ -60,17 +60,21 @@ class WindowCheckpoint(Checkpoint):
         ended = trainer.global_step == trainer.max_steps or (
             trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
         )
-        if (ended or self._stopping or trainer.global_step % self.every_n_windows == 0) and trainer.log_dir is not None:
-            self._save(trainer, Path(trainer.log_dir) / "checkpoints")
-        if self._stopping:
+        # The ranks hear Ctrl-C in different windows, but must save and stop in the same one.
+        stop = trainer.strategy.reduce_boolean_decision(self._stopping, all=False)
+        if (ended or stop or trainer.global_step % self.every_n_windows == 0) and trainer.log_dir is not None:
+            last = self._save(trainer, Path(trainer.log_dir) / "checkpoints")
+            if stop:
+                logger.warning("saved; to go on, run the same command with --ckpt_path %s", last)
+        if stop:
             raise KeyboardInterrupt
 
-    def _save(self, trainer: pl.Trainer, folder: Path) -> None:
+    def _save(self, trainer: pl.Trainer, folder: Path) -> Path:
         if self.keep == "all":
             trainer.save_checkpoint(folder / f"step-{trainer.global_step:06d}.ckpt")
-        trainer.save_checkpoint(folder / "last.ckpt")
-        if self._stopping:
-            logger.warning("saved; to go on, run the same command with --ckpt_path %s", folder / "last.ckpt")
+        last = folder / "last.ckpt"
+        trainer.save_checkpoint(last)
+        return last
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

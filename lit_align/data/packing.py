@@ -49,7 +49,8 @@ class WindowPlan:
     def trained_in(self, window: int) -> list[int]:
         """Trained conversations of a window, numbered from 0 over the whole run."""
         epoch, at = divmod(window, self.windows_per_epoch)
-        return _order(self.trained, self.seed, epoch, "trained")[at * self.window : (at + 1) * self.window].tolist()
+        order = _order(self.trained, self.seed, epoch, "trained")
+        return [int(index) for index in order[at * self.window : (at + 1) * self.window]]
 
     def replayed_in(self, window: int) -> list[int]:
         """Replayed conversations of a window."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import signal
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import lightning as L  # noqa: N812  the name that its users know
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -21,6 +22,8 @@ from lit_align.forest import TokenClass, TokenForest, TokenPath, Window
 from lit_align.tokenizer import load_tokenizer
 from lit_align.trie import shared_size
 from lit_align.types import Conversation, ConversationSource
+
+logger = logging.getLogger(__name__)  # the command keeps all ranks but the first silent
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,14 @@ class WindowDataset(Dataset[Window]):
         return Window(forests, window, tuple(tree.name for tree in members))
 
 
-def _as_it_is(window: Window) -> Window:
+def _as_it_is(window: Any) -> Any:
     return window
+
+
+def _leave_interrupts_to_the_trainer(worker: int) -> None:
+    # A terminal sends Ctrl-C to all processes; the window that is being computed needs its workers to the end.
+    del worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class SFTDataModule(L.LightningDataModule):
@@ -207,8 +216,8 @@ class SFTDataModule(L.LightningDataModule):
         trained, validation = split(conversations, self.val_fraction, self.seed)
         if self.val_fraction and not validation:
             raise ValueError(
-                f"`data.val_fraction` = {self.val_fraction} holds out none of {len(conversations)} conversations; raise "
-                "it, name `data.val_sources`, or set it to 0"
+                f"`data.val_fraction` = {self.val_fraction} holds out none of {len(conversations)} conversations; "
+                "raise it, name `data.val_sources`, or set it to 0"
             )
         validation += [c for source in self.val_sources for c in source.conversations()]
         self._trained = self._trees(trained, "training", 1.0)
@@ -237,7 +246,7 @@ class SFTDataModule(L.LightningDataModule):
                 trees.append(Tree(conversation.id, tuple(paths), size))
         for source, count in happened.items():
             told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(count.items()))
-            rank_zero_info(f"{part}: {source}: {sum(count.values())} answers: {told}")
+            logger.info(f"{part}: {source}: {sum(count.values())} answers: {told}")
         if not trees:
             raise ValueError(
                 f"no example is left for {part}: {len(conversations)} conversations were read, none fits "
@@ -270,19 +279,27 @@ class SFTDataModule(L.LightningDataModule):
         # A generator of its own: a loader otherwise draws from the global random numbers each time it is opened.
         generator = torch.Generator()
         return DataLoader(
-            dataset, None, sampler=sampler, num_workers=self.workers, collate_fn=_as_it_is, generator=generator
-        )
+            dataset, None, sampler=sampler, num_workers=self.workers, collate_fn=_as_it_is, generator=generator,
+            worker_init_fn=_leave_interrupts_to_the_trainer,
+        )  # fmt: skip
 
     def largest_forest(self) -> TokenForest:
-        """A forest as large as packing makes them: the longest conversations that fit, up to the budget."""
+        """A forest no smaller than any that packing makes: the longest conversations, up to the budget.
+
+        Where the next one does not fit, others might fill the rest of the budget to the last token; it is filled with
+        repeated tokens, in place of a search for them.
+        """
         pool = sorted([*self._trained, *self._replayed], key=lambda tree: (-tree.size, tree.name))
         per_window = min(len(pool), self.window + int(np.ceil(self.window * self.replay_share)))
         chosen: list[Tree] = []
         room = self.token_budget
-        for tree in pool:
-            if len(chosen) < per_window and tree.size <= room:
-                chosen.append(tree)
-                room -= tree.size
+        for tree in pool[:per_window]:
+            if tree.size > room:
+                path = max(tree.paths, key=lambda path: len(path.tokens))
+                rest = TokenPath(np.resize(path.tokens, room), np.resize(path.classes, room), path.example, path.weight)
+                return TokenForest.build([*(tree.paths for tree in chosen), *([[rest]] if room else [])])
+            chosen.append(tree)
+            room -= tree.size
         return TokenForest.build([tree.paths for tree in chosen])
 
     def probe_forest(self) -> TokenForest:

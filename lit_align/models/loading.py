@@ -5,18 +5,23 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lit_align.models.tree_attention import ATTENTION_NAME, register_forest_attention
-from lit_align.tokenizer import resolve_base
+from lit_align.tokenizer import BaseLocation, resolve_base
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
+
+_LARGE_BYTES = 500_000_000  # read within a second or two
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class LoRA:
     def __post_init__(self) -> None:
         if self.rank <= 0:
             raise ValueError(f"`lora.rank` must be > 0, got {self.rank}")
-        if self.alpha <= 0:
+        if not 0 < self.alpha < float("inf"):
             raise ValueError(f"`lora.alpha` must be > 0, got {self.alpha}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"`lora.dropout` must be in [0, 1), got {self.dropout}")
@@ -76,10 +81,21 @@ def load_base(base: str, weights: Weights) -> PreTrainedModel:
         ImportError: A GGUF file without the extra ``[gguf]``.
         ValueError: An encoder-decoder or otherwise unsupported model.
     """
-    from transformers import AutoModelForCausalLM
-
     register_forest_attention()
     location = resolve_base(base)
+    with _bar_for_large_weights(Path(location.path)):
+        model = _from_pretrained(location, weights)
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise ValueError(f"base {base}: an encoder-decoder model has no causal forest; choose a decoder-only one")
+    model.config.use_cache = False
+    model.requires_grad_(False)
+    frozen: PreTrainedModel = model.eval()  # type: ignore[no-untyped-call]
+    return frozen
+
+
+def _from_pretrained(location: BaseLocation, weights: Weights) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
     options: dict[str, Any] = {"dtype": getattr(torch, weights.dtype), "attn_implementation": ATTENTION_NAME}
     if location.gguf_file is None:
         if weights.quantization == "nf4":
@@ -93,17 +109,29 @@ def load_base(base: str, weights: Weights) -> PreTrainedModel:
             with tempfile.TemporaryDirectory() as folder:
                 model.save_pretrained(folder)
                 model = AutoModelForCausalLM.from_pretrained(folder, quantization_config=_nf4(weights), **options)
-    if getattr(model.config, "is_encoder_decoder", False):
-        raise ValueError(f"base {base}: an encoder-decoder model has no causal forest; choose a decoder-only one")
-    model.config.use_cache = False
-    model.requires_grad_(False)
-    return model.eval()
+    return model
+
+
+@contextmanager
+def _bar_for_large_weights(folder: Path) -> Iterator[None]:
+    """Hide transformers' progress bar where loading takes no time."""
+    from transformers.utils import logging
+
+    small = folder.is_dir() and sum(file.stat().st_size for file in folder.iterdir()) < _LARGE_BYTES
+    shown = logging.is_progress_bar_enabled()
+    if small:
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _nf4(weights: Weights) -> Any:
     from transformers import BitsAndBytesConfig
 
-    return BitsAndBytesConfig(
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
@@ -143,7 +171,7 @@ def add_lora(model: PreTrainedModel, lora: LoRA) -> PeftModel:
     for name, parameter in adapted.named_parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:
             raise ValueError(f"adapter `{name}` is {parameter.dtype}; adapters must be float32")
-    return adapted  # type: ignore[return-value]  # without `mixed` it is a PeftModel
+    return adapted
 
 
 def weights_fingerprint(model: nn.Module) -> str:

@@ -19,9 +19,16 @@ from lit_align.models.loading import LoRA, Weights
 from lit_align.models.policy import Policy
 from lit_align.models.reference import BaseReference, Reference, refuse_trainable_base
 from lit_align.models.tree_attention import AttentionPath
-from lit_align.modules.resume import Identity, refuse_differences, refuse_other_tensors, restore_rng, rng_state
+from lit_align.modules.resume import (
+    Identity,
+    over_ranks,
+    refuse_differences,
+    refuse_other_tensors,
+    restore_rng,
+    rng_state,
+)
 from lit_align.modules.schedule import CosineSchedule, Schedule
-from lit_align.modules.startup import check_start, peak_memory_gb
+from lit_align.modules.startup import check_start, peak_memory_gb, refuse_trainer_settings
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -60,7 +67,7 @@ class AlignModule(L.LightningModule, ABC):
         optimizer: Made from the trainable parameters.
         schedule: Factor of its learning rate by step.
         max_grad_norm: Gradients are scaled down to this 2-norm; 0 leaves them alone. (Lightning's own
-            `gradient_clip_val` does not reach a window and is refused by Lightning.)
+            `gradient_clip_val` does not reach a window and is refused.)
 
     Raises:
         ValueError: `max_grad_norm` is negative.
@@ -78,7 +85,7 @@ class AlignModule(L.LightningModule, ABC):
         max_grad_norm: float,
     ) -> None:
         super().__init__()
-        if max_grad_norm < 0:
+        if not max_grad_norm >= 0:  # nan too
             raise ValueError(f"`max_grad_norm` must be >= 0, got {max_grad_norm}")
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold the adapter alone; its names are checked by us
@@ -132,13 +139,9 @@ class AlignModule(L.LightningModule, ABC):
     # ------------------------------------------------------------------ set-up
 
     def setup(self, stage: str) -> None:
-        """Refuse number formats in which an adapter would not be trained in fp32."""
+        """Refuse settings of the trainer that a window cannot honour."""
         del stage
-        if self.trainer.precision not in ("32-true", "bf16-mixed"):
-            raise ValueError(
-                f"`trainer.precision` = {self.trainer.precision} is not supported: adapters are trained in fp32 without "
-                "loss scaling; use bf16-mixed or 32-true (`model.weights` sets the number format of the base)"
-            )
+        refuse_trainer_settings(self.trainer)
 
     def configure_model(self) -> None:
         """Load the base and add the adapter, once."""
@@ -299,6 +302,7 @@ class AlignModule(L.LightningModule, ABC):
             "schedule": repr(self.schedule),
             "max_grad_norm": repr(self.max_grad_norm),
             "reference": repr(self.reference),
+            "precision": str(self.trainer.precision),
             "world size": str(self.trainer.world_size),
             **({"total steps": str(self.total_steps())} if self.schedule.uses_total() else {}),
             **self.objective_identity(),
@@ -312,7 +316,7 @@ class AlignModule(L.LightningModule, ABC):
         checkpoint["lit_align"] = {
             "identity": self.identity(),
             # Of the window that is to be run next: inside a validation, a window or a resume it was set aside.
-            "rng": self._resume_rng or self._window_rng or self._validation_rng or rng_state(),
+            "rng": over_ranks(self._resume_rng or self._window_rng or self._validation_rng or rng_state()),
             "num_tokens": self._num_tokens,
             "adapter_config": self.policy.adapter_config(),
         }
@@ -322,17 +326,18 @@ class AlignModule(L.LightningModule, ABC):
         own = checkpoint.get("lit_align")
         if own is None:
             raise ValueError("this checkpoint was not written by lit_align; start a new run instead of resuming")
-        adapter = {f"policy.{name}": parameter for name, parameter in self.policy.adapter_parameters().items()}
-        refuse_other_tensors(checkpoint["state_dict"], adapter, "the checkpoint")
-        self._num_tokens = own["num_tokens"]
         if self.trainer.state.fn == "fit":
             refuse_differences(own["identity"], self.identity(), "the checkpoint")
-            self._resume_rng = own["rng"]
+            self._resume_rng = own["rng"][self.trainer.global_rank]
         elif own["identity"]["base weights"] != self.policy.base_fingerprint:
             raise ValueError(
                 f"the checkpoint was trained on other base weights ({own['identity']['base weights']}, here "
                 f"{self.policy.base_fingerprint}); set `model.base` to the base of its run"
             )
+        # After the settings: a rank that differs is said as such, not as the shapes that follow from it.
+        adapter = {f"policy.{name}": parameter for name, parameter in self.policy.adapter_parameters().items()}
+        refuse_other_tensors(checkpoint["state_dict"], adapter, "the checkpoint")
+        self._num_tokens = own["num_tokens"]
 
 
 def nothing(device: torch.device) -> TokenForest:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 Identity = dict[str, str]
 
@@ -33,6 +34,15 @@ def restore_rng(state: Mapping[str, Any]) -> None:
     random.setstate((python_version, tuple(python_state.tolist()), python_gauss))
     name, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+
+
+def over_ranks(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The states of all ranks in their order: each draws its own dropout. All ranks must call it."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [state]
+    states: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(states, state)
+    return states
 
 
 def refuse_differences(saved: Mapping[str, str], current: Mapping[str, str], path: str) -> None:

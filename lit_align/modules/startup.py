@@ -11,7 +11,52 @@ from lit_align.forest import TokenForest, Window
 from lit_align.models.policy import check_forest_path
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
     from lit_align.modules.base import AlignModule
+
+
+def refuse_precision(precision: str) -> None:
+    """Refuse number formats in which an adapter would not be trained in fp32.
+
+    Args:
+        precision: As Lightning names it.
+
+    Raises:
+        ValueError: It is neither ``32-true`` nor ``bf16-mixed``.
+    """
+    if precision not in ("32-true", "bf16-mixed"):
+        raise ValueError(
+            f"`trainer.precision` = {precision} is not supported: adapters are trained in fp32 without "
+            "loss scaling; use bf16-mixed or 32-true (`model.weights` sets the number format of the base)"
+        )
+
+
+def refuse_trainer_settings(trainer: Trainer) -> None:
+    """Refuse settings of the trainer that the window loop cannot honour.
+
+    Args:
+        trainer: The trainer, before its run.
+
+    Raises:
+        ValueError: Names the setting, its value and what to set instead.
+    """
+    refuse_precision(trainer.precision)
+    if trainer.accumulate_grad_batches != 1:
+        raise ValueError(
+            f"`trainer.accumulate_grad_batches` = {trainer.accumulate_grad_batches} is not supported: a window is one "
+            "optimizer step; set `data.window` for its size and `data.token_budget` for its memory"
+        )
+    if trainer.gradient_clip_val:
+        raise ValueError(
+            f"`trainer.gradient_clip_val` = {trainer.gradient_clip_val} does not reach a window; set "
+            "`model.max_grad_norm`"
+        )
+    if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
+        raise ValueError(
+            f"`trainer.use_distributed_sampler` = True would share the windows out among {trainer.world_size} ranks, "
+            "but each rank already takes its part of every window; set it to false"
+        )
 
 
 def check_start(module: AlignModule, probe: TokenForest, largest: TokenForest, fresh: bool) -> None:

@@ -69,14 +69,14 @@ class Module(pl.LightningModule):
 class Chat:
     tokenizer: Any = None
 
-    def prompt_ids(self, messages: Sequence[Message], example: str = "prompt") -> list[int]:  # noqa: ARG002
+    def prompt_ids(self, messages: Sequence[Message], example: str = "prompt") -> list[int]:
         raise AssertionError("the benchmark of these tests asks in token ids")
 
 
 class Data(pl.LightningDataModule):
     chat: PromptRenderer
 
-    def setup(self, stage: str) -> None:  # noqa: ARG002
+    def setup(self, stage: str) -> None:
         self.chat = Chat()
 
     def train_dataloader(self) -> Any:

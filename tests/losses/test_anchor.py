@@ -223,7 +223,7 @@ def test_inputs_are_read_only(divergence: Divergence) -> None:
 
 def test_a_subclass_needs_only_its_value() -> None:
     class TotalVariation(Divergence):
-        def __call__(self, log_p: Tensor, log_q: Tensor, targets: Tensor) -> Tensor:  # noqa: ARG002
+        def __call__(self, log_p: Tensor, log_q: Tensor, targets: Tensor) -> Tensor:
             return (log_p.exp() - log_q.exp()).abs().sum(-1) / 2
 
     logits_p, logits_q, targets = pair(1, 1)
@@ -274,7 +274,7 @@ REPLAYED = torch.tensor([False, False, False, True, True])
 
 
 @pytest.mark.parametrize(
-    ("on", "tail_tokens", "expected"),
+    ("text", "tail_tokens", "expected"),
     [
         ("trained", 0, [1, 1, 1, 0, 0]),
         ("replayed", 0, [0, 0, 0, 1, 1]),
@@ -285,7 +285,7 @@ REPLAYED = torch.tensor([False, False, False, True, True])
         ("both", 100, [1, 1, 1, 1, 1]),
     ],
 )
-def test_anchored_targets(on: Any, tail_tokens: int, expected: list[int]) -> None:
+def test_anchored_targets(text: Any, tail_tokens: int, expected: list[int]) -> None:
     mask = KLAnchor(text=text, tail_tokens=tail_tokens).anchored(FROM_END, REPLAYED)
     assert mask.dtype == torch.bool
     assert mask.int().tolist() == expected

@@ -38,7 +38,8 @@ def _lookup(table: FinanceTable, rng: Random) -> TableTask:
 
 def _scale(table: FinanceTable, rng: Random) -> TableTask:
     metric, year = rng.choice(table.metrics), rng.choice(table.years)
-    return TableTask(table, f"Give {metric} {year} with its scale.", f"See {table.cell(metric, year)} {table.scale}.")
+    answer = f"See {table.cell(metric, year)} in {table.scale}."
+    return TableTask(table, f"Give {metric} {year} with its scale.", answer)
 
 
 def _two_years(table: FinanceTable, rng: Random) -> tuple[str, int, int, str]:

@@ -40,7 +40,7 @@ def recomputed_answer(skill: str, prompt: str) -> str:
     larger = max(keys, key=lambda key: cells[key])
     return {
         "lookup": f"{seen}.",
-        "scale": f"{seen} {scale}.",
+        "scale": f"{seen} in {scale}.",
         "rise": f"{seen}, so it {'rose' if cells[last] > cells[first] else 'fell'}.",
         "higher": f"{seen}, so {larger[1]}.",
         "compare": f"{seen}, so {larger[0]}.",

@@ -1,0 +1,195 @@
+"""What a user sees for bad data, settings and checkpoints, through the command itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lit_align.cli import main
+from lit_align.tokenizer import resolve_base
+
+GOOD = {"question": "What is 2 + 2?", "answer": "Four."}
+COLUMNS = {"class_path": "PromptCompletionFile", "init_args": {"path": "d.jsonl", "prompt": ["question"]}}
+COLUMNS["init_args"]["completion"] = "answer"  # type: ignore[index]
+MESSAGES = {"class_path": "MessagesFile", "init_args": {"path": "d.jsonl"}}
+
+
+def _lines(*rows: object) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _fit(rows: bytes | None, *words: str, source: object = COLUMNS, **data: Any) -> int | str | None:
+    """Exit status of a run of at most four windows on the given rows."""
+    if rows is not None:
+        Path("d.jsonl").write_bytes(rows)
+    config = {
+        "cpu_threads": 1,
+        "model": {"class_path": "SFTModule", "init_args": {"weights": {"dtype": "float32"}}},
+        "data": {"class_path": "SFTDataModule", "init_args": {"sources": [source], "window": 2, **data}},
+        "trainer": {"accelerator": "cpu", "max_steps": 4, "enable_progress_bar": False},
+    }
+    Path("run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    try:
+        return main(["fit", "-c", "run.yaml", *words])
+    except SystemExit as leave:
+        return leave.code
+
+
+def _told(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that is shown."""
+    shown = capsys.readouterr()
+    lines = [line for line in shown.err.splitlines() if line.startswith("lit-align: ")]
+    assert len(lines) == 1, shown.err
+    assert "Traceback" not in shown.err + shown.out
+    return lines[0]
+
+
+_MESSAGE = {"role": "assistant", "content": "b"}
+_LONG = {"question": "w " * 300, "answer": "b"}
+_CUT_OFF = b'{"question": "a", "answer": "b"}\n{"question": "a", \n'
+_LATIN = '{"question": "a", "answer": "b"}\n{"question": "\xe9", "answer": "b"}\n'.encode("latin-1")
+
+
+@pytest.mark.parametrize(
+    ("rows", "source", "data", "says"),
+    [
+        (None, COLUMNS, {}, ["d.jsonl", "no such file"]),
+        (b"", COLUMNS, {}, ["d.jsonl: holds no row"]),
+        (_lines({"queston": "a", "answer": "b"}), COLUMNS, {}, ["d.jsonl:1", "'question'", "did you mean 'queston'?"]),
+        (_lines(GOOD, {"question": "a"}), COLUMNS, {}, ["d.jsonl:2", "no column 'answer'", "has: question"]),
+        (_lines(GOOD, {"question": "a", "answer": 4}), COLUMNS, {}, ["d.jsonl:2: answer", "text", "a number (4)"]),
+        (_lines(GOOD, {"question": "a", "answer": " "}), COLUMNS, {}, ["d.jsonl:2: answer", "blank", "' '"]),
+        (_lines(GOOD, {"question": " ", "answer": "a"}), COLUMNS, {}, ["d.jsonl:2: question", "blank"]),
+        (_CUT_OFF, COLUMNS, {}, ["d.jsonl, line 2, column 18: broken JSON"]),
+        (_LATIN, COLUMNS, {}, ["d.jsonl, line 2: not UTF-8", "0xe9", "iconv -f LATIN1"]),
+        (
+            _lines({"messages": [{"role": "usr", "content": "a"}, _MESSAGE]}),
+            MESSAGES, {}, ["d.jsonl:1: messages[0].role", "system, user, assistant", "usr"],
+        ),
+        (
+            _lines({"messages": [{"role": "user", "content": "a"}, {**_MESSAGE, "content": ""}]}),
+            MESSAGES, {}, ["d.jsonl:1: messages[1].content", "blank"],
+        ),
+        (
+            _lines({"messages": [{"role": "user", "content": "a"}]}),
+            MESSAGES, {}, ["d.jsonl:1", "no assistant turn", "nothing to train"],
+        ),
+        (_lines({"question": "a<|im_end|>", "answer": "b"}), COLUMNS, {}, ["d.jsonl:1", "control token <|im_end|>"]),
+        (_lines(GOOD), COLUMNS, {"lengths": {"max_length": 8}}, ["no example is left for training", "max_length=8"]),
+        (
+            _lines(_LONG), COLUMNS, {"lengths": {"max_length": 400, "max_prompt_length": 50}},
+            ["no example is left for training", "max_prompt_length=50"],
+        ),
+        (_lines(GOOD, _LONG), COLUMNS, {"token_budget": 100}, ["d.jsonl:2", "tokens", "`data.token_budget` = 100"]),
+        (_lines(GOOD), COLUMNS, {"val_fraction": 0.01}, ["`data.val_fraction` = 0.01", "none of 1"]),
+    ],
+    ids=[
+        "missing file", "empty file", "wrong column", "missing column", "number for text", "blank answer",
+        "blank question", "broken JSON", "Latin-1", "unknown role", "empty answer", "nothing to train",
+        "control token", "nothing fits", "prompt over-long", "budget", "nothing held out",
+    ],
+)  # fmt: skip
+def test_bad_data_are_answered_with_file_row_and_rule_before_a_folder_is_made(
+    rows: bytes | None, source: object, data: dict[str, Any], says: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _fit(rows, source=source, **data) == 1
+    told = _told(capsys)
+    assert all(part in told for part in says), told
+    assert not Path("lightning_logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("--trainer.max_steps=-1", ["no end", "`trainer.max_steps`", "`trainer.max_epochs`"]),
+        ("--trainer.precision=16-mixed", ["`trainer.precision` = 16-mixed", "bf16-mixed or 32-true"]),
+        ("--trainer.precision=bf16-true", ["`trainer.precision` = bf16-true", "bf16-mixed or 32-true"]),
+        ("--trainer.accumulate_grad_batches=4", ["`trainer.accumulate_grad_batches` = 4", "`data.window`"]),
+        ("--trainer.gradient_clip_val=1.0", ["`trainer.gradient_clip_val` = 1.0", "`model.max_grad_norm`"]),
+        ("--model.lora.rank=-1", ["`lora.rank` must be > 0, got -1"]),
+        ("--data.token_budget=0", ["`data.token_budget` must be > 0, got 0"]),
+        ("--data.replay_share=0.5", ["`data.replay`", "`data.replay_share` (0.5)"]),
+        ("--data.lengths.max_length=1", ["`data.lengths.max_length` must be > 1, got 1"]),
+        ("--model.max_grad_norm=-1", ["`max_grad_norm` must be >= 0, got -1"]),
+    ],
+)
+def test_bad_settings_are_answered_with_key_value_and_rule_before_a_folder_is_made(
+    word: str, says: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _fit(_lines(GOOD), word) == 2
+    told = _told(capsys)
+    assert all(part in told for part in says), told
+    assert not Path("lightning_logs").exists()
+
+
+@pytest.mark.parametrize(("content", "says"), [(None, "no such file"), (b"", "(0 bytes) is cut short")])
+def test_a_bad_checkpoint_is_answered_with_its_name_before_a_folder_is_made(
+    content: bytes | None, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        Path("last.ckpt").write_bytes(content)
+    assert _fit(_lines(GOOD), "--ckpt_path=last.ckpt") == 1
+    told = _told(capsys)
+    assert "last.ckpt" in told
+    assert says in told
+    assert not Path("lightning_logs").exists()
+
+
+def test_a_checkpoint_that_is_cut_short_is_answered_with_its_name_and_leaves_no_folder(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _fit(_lines(GOOD), "--trainer.max_steps=1") == 0
+    whole = Path("lightning_logs/lit_align/version_0/checkpoints/last.ckpt").read_bytes()
+    Path("cut.ckpt").write_bytes(whole[: len(whole) // 2])
+    capsys.readouterr()
+    assert _fit(_lines(GOOD), "--trainer.max_steps=1", "--ckpt_path=cut.ckpt") == 1
+    told = _told(capsys)
+    assert f"cut.ckpt ({len(whole) // 2} bytes) is cut short" in told
+    assert [path.name for path in Path("lightning_logs/lit_align").iterdir()] == ["version_0"]
+
+
+def test_a_base_that_is_not_there_is_answered_with_the_forms_that_a_base_has(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _fit(_lines(GOOD), "--model.base=no_such_base") == 1
+    told = _told(capsys)
+    assert "base 'no_such_base': no such file or folder" in told
+    assert "tiny-qwen3" in told
+    assert not Path("lightning_logs").exists()
+
+
+def test_a_base_without_chat_template_is_refused_before_a_folder_is_made(capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(resolve_base("tiny-qwen3").path, "plain", ignore=shutil.ignore_patterns("*.jinja"))
+    settings = json.loads(Path("plain/tokenizer_config.json").read_text(encoding="utf-8"))
+    settings.pop("chat_template", None)
+    Path("plain/tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    assert _fit(_lines(GOOD), "--model.base=plain") == 1
+    told = _told(capsys)
+    assert "base 'plain': its tokenizer has no chat template" in told
+    assert not Path("lightning_logs").exists()
+
+
+@pytest.mark.parametrize("rate", [".inf", "1.0e+30"])
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_window_examples_and_saved_state(
+    rate: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _fit(_lines(*[GOOD] * 8), f"--model.optimizer.lr={rate}") == 1
+    told = _told(capsys)
+    assert "window 1: loss is not finite; examples: d.jsonl:" in told
+    run = Path("lightning_logs/lit_align/version_0")
+    saved = run / "checkpoints" / "nonfinite-step-000001.ckpt"
+    assert str(saved) in told
+    assert saved.is_file()
+    assert {"config.yaml", "environment.json"} <= {path.name for path in run.iterdir()}
+    assert not (run / "adapter").exists(), "a broken run must not look like a finished one"
+
+
+def test_rows_that_do_not_fit_are_counted_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    limits = {"max_length": 400, "max_prompt_length": 50}
+    assert _fit(_lines(GOOD, _LONG, GOOD), "--trainer.fast_dev_run=true", lengths=limits) == 0
+    assert "training: d.jsonl: 3 answers: 2 kept, 1 prompt too long" in capsys.readouterr().err

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from parsing import parsed
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+QUICKSTART = CONFIGS / "quickstart.yaml"
+ALL = sorted(CONFIGS.rglob("*.yaml"))
+OVERLAYS = [path for path in ALL if path.parent.name == "overlays"]
+_NAMES = {path: str(path.relative_to(CONFIGS)) for path in ALL}
+
+every_config = pytest.mark.parametrize("path", ALL, ids=_NAMES.get)
+
+
+def _words(path: Path) -> list[str]:
+    below = ["-c", str(QUICKSTART)] if path in OVERLAYS else []
+    return ["fit", *below, "-c", str(path)]
+
+
+def test_there_are_configurations_and_overlays() -> None:
+    assert QUICKSTART in ALL
+    assert OVERLAYS
+
+
+@every_config
+def test_a_configuration_parses(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = parsed(_words(path), monkeypatch)
+    assert config["model"]["class_path"].startswith("lit_align.")
+    assert config["data"]["class_path"].startswith("lit_align.")
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=_NAMES.get)
+def test_an_overlay_changes_its_base(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = parsed(["fit", "-c", str(QUICKSTART)], monkeypatch)
+    changed = parsed(_words(path), monkeypatch)
+    assert {**changed, "config": None} != {**plain, "config": None}
+
+
+@every_config
+def test_a_configuration_with_an_unknown_key_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("model: {no_such_key: 1}\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        parsed([*_words(path), "-c", str(wrong)], monkeypatch)
+    assert f"unknown key `model.no_such_key` in {wrong}" in capsys.readouterr().err
+
+
+@every_config
+def test_a_configuration_leaves_the_base_of_the_data_to_the_model(path: Path) -> None:
+    data = yaml.safe_load(path.read_text(encoding="utf-8")).get("data", {})
+    assert "base" not in {*data, *data.get("init_args", {})}
+
+
+@every_config
+def test_a_configuration_says_what_it_is_for_and_how_it_is_run(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    header = lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
+    assert len(header) >= 2
+    assert any("lit-align fit" in line and f"configs/{_NAMES[path]}" in line for line in header), header
+
+
+@every_config
+def test_no_key_of_a_configuration_is_written_twice(path: Path) -> None:
+    # PyYAML takes the last of two equal keys without a word.
+    class Strict(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value]
+            assert len(keys) == len(set(keys)), keys
+            return super().construct_mapping(node, deep)
+
+    yaml.load(path.read_text(encoding="utf-8"), Loader=Strict)

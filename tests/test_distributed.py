@@ -1,0 +1,122 @@
+"""Two processes do what one does, whatever part of a window each of them has; spawned workers too."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from command import Settings, adapter, complete, life, small
+from safetensors.torch import load
+from torch.utils.data import DataLoader
+
+from lit_align.data.packing import WindowPlan
+from lit_align.data.sft import Tree, WindowDataset, _as_it_is
+from lit_align.forest import TokenClass, TokenForest, TokenPath, Window
+
+pytestmark = pytest.mark.slow
+
+TWO = {"strategy": "ddp", "devices": 2, "max_steps": 5}
+
+
+def _plain(data: Settings, trainer: Settings) -> Settings:
+    # Gradient descent: Adam would turn a gradient's rounding around zero into steps of full size.
+    return small(
+        model={
+            "lora": {"rank": 4, "alpha": 8},
+            "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.3}},
+            "schedule": {"class_path": "ConstantSchedule"},
+        },
+        data={"val_fraction": 0.0, **data},
+        trainer={"max_steps": 5, **trainer},
+    )
+
+
+def _difference(one: dict[str, bytes], two: dict[str, bytes]) -> float:
+    """Largest relative difference of a tensor, in the maximum norm."""
+    first, second = load(one["adapter_model.safetensors"]), load(two["adapter_model.safetensors"])
+    assert first.keys() == second.keys()
+    return max(float((first[k] - second[k]).abs().max() / first[k].abs().max()) for k in first)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        # Seven conversations and three replayed in forests of one or two: ranks hold different numbers of them.
+        ("uneven forests", {"window": 7, "token_budget": 160, "replay_share": 0.5}),
+        ("a rank without a forest", {"window": 1, "replay": [], "replay_share": 0.0}),
+    ],
+)
+def test_two_ranks_train_as_one(tmp_path: Path, name: str, data: Settings) -> None:
+    model: dict[str, Any] = {} if "replay" not in data else {"anchor": {"coef": 1.0, "text": "trained"}}
+    settings = [_plain(data, trainer) for trainer in ({"devices": 1}, TWO)]
+    for one in settings:
+        one["model"]["init_args"].update(model)
+    alone = adapter(complete(tmp_path / "one", settings[0]))
+    together = adapter(complete(tmp_path / "two", settings[1]))
+    tensors = load(alone["adapter_model.safetensors"])
+    moved = max(float(tensor.abs().max()) for name, tensor in tensors.items() if "lora_B" in name)
+    difference = _difference(alone, together)
+    print(f"{name}: relative difference {difference:.1e}, largest B {moved:.1e}")  # noqa: T201  the measured number, shown with -s
+    assert moved > 1e-3
+    assert difference < 1e-5
+    assert together["adapter_config.json"] == alone["adapter_config.json"]
+
+
+def test_a_run_of_two_ranks_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    # With dropout: each rank has random numbers of its own, at another place after forests of other sizes.
+    settings = small(data={"token_budget": 160, "window": 7}, trainer={**TWO, "max_steps": 8})
+    expected = adapter(complete(tmp_path / "undisturbed", settings))
+    folder = tmp_path / "killed"
+    with life(folder, settings) as process:
+        assert process.saves(1), process.errors
+        saved = process.checkpoint
+        assert saved is not None
+    assert not (saved.parent.parent / "adapter").exists(), "it was to be killed before its end"
+    assert adapter(complete(folder, settings, saved)) == expected
+
+
+def test_ranks_that_are_interrupted_stop_in_the_same_window(tmp_path: Path) -> None:
+    settings = small(
+        data={"token_budget": 160, "window": 7, "workers": 1},
+        trainer={**TWO, "max_steps": 10_000},
+        checkpoint={"every_n_windows": 1},
+    )
+    with life(tmp_path, settings) as process:
+        assert process.saves(1), process.errors
+        time.sleep(0.05)
+        process.interrupt()
+        assert process.wait() == 1, process.errors
+        assert "--ckpt_path" in process.errors
+
+
+def _windows() -> WindowDataset:
+    random = np.random.default_rng(0)
+
+    def tree(name: str, weight: float) -> Tree:
+        size = int(random.integers(4, 30))
+        classes = np.array([TokenClass.PROMPT] * 2 + [TokenClass.ANSWER] * (size - 2), np.uint8)
+        return Tree(name, (TokenPath(random.integers(0, 50, size).astype(np.int32), classes, name, weight),), size)
+
+    trained, replayed = [tree(f"t{i}", 1.0) for i in range(10)], [tree(f"r{i}", 0.0) for i in range(4)]
+    return WindowDataset(trained, replayed, WindowPlan(10, 4, 3, 0.5, 0), 40, 0, 1)
+
+
+def _plain_types(value: object) -> object:
+    """Something that compares by value."""
+    if isinstance(value, torch.Tensor):
+        return (value.dtype, value.tolist())
+    if isinstance(value, Window | TokenForest):
+        return {key: _plain_types(part) for key, part in vars(value).items()}
+    return tuple(map(_plain_types, value)) if isinstance(value, tuple) else value
+
+
+def test_spawned_workers_build_the_windows_of_the_main_process() -> None:
+    dataset = _windows()
+    loader = DataLoader(
+        dataset, None, sampler=range(9), num_workers=2, collate_fn=_as_it_is, multiprocessing_context="spawn"
+    )
+    assert [_plain_types(window) for window in loader] == [_plain_types(dataset[index]) for index in range(9)]
