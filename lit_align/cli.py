@@ -161,7 +161,7 @@ def _quiet_libraries() -> None:
     logging.getLogger("lightning.fabric.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
     own = logging.getLogger("lit_align")
-    own.setLevel(logging.INFO if rank_zero_only.rank == 0 else logging.ERROR)
+    own.setLevel(logging.INFO if getattr(rank_zero_only, "rank", 0) == 0 else logging.ERROR)
     handler = logging.StreamHandler(sys.stderr)  # a new one, since a caller may have put another stream there
     handler.setFormatter(logging.Formatter("%(message)s"))
     own.handlers = [handler]
@@ -173,6 +173,7 @@ def _quiet_libraries() -> None:
 _HARMLESS = {
     r"\s*By default only one JsonargparseDeprecationWarning": "Lightning 2.6 calls jsonargparse by names of old",
     r"\s*``instantiate_classes`` was deprecated": "the same",
+    r"\s*skip_none parameter was deprecated": "the same",
     r"\s*Config file paths as ``Path`` objects": "the same",
     r".*isinstance\(treespec, LeafSpec\)": "Lightning 2.6 uses a name that torch 2.13 has deprecated",
     r".*module\(s\) in eval mode at the start of training": "the frozen base is meant to be",
@@ -218,7 +219,7 @@ def main(args: ArgsType = None) -> int:
             raise
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _PACKAGE in frame.filename]
         where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}; " if frames else ""
-        complain(f"{error or type(error).__name__} ({where}--traceback shows more)")
+        complain(f"{str(error) or type(error).__name__} ({where}--traceback shows more)")
         return 1
     except KeyboardInterrupt:  # inside of a run Lightning ends it in good order, also with 1
         return 1

@@ -200,10 +200,10 @@ def explain(message: str, given: Sequence[Given], known: set[str]) -> str:
         for match in reversed(list(pattern.finditer(message))):
             parts = match.groupdict()
             return _unknown_key(".".join(filter(None, (parts.get("group"), parts["key"]))), given, known)
-    if match := re.search(r"[Uu]nrecognized arguments: (\S+)", message):
-        return f"unexpected argument `{match[1]}`; values are given as --key=value"
-    if match := re.search(r"arguments are required: (.+)", message):
-        return _missing(match[1], given)
+    if stray := re.search(r"[Uu]nrecognized arguments: (\S+)", message):
+        return f"unexpected argument `{stray[1]}`; values are given as --key=value"
+    if required := re.search(r"arguments are required: (.+)", message):
+        return _missing(required[1], given)
     keys = _KEY.findall(message)
     key = keys[-1] if keys else ""
     for pattern in _UNKNOWN_CLASS:
@@ -248,7 +248,7 @@ def _place(key: str, value: str | None, given: Sequence[Given]) -> str:
 def _find(key: str, value: str | None, given: Sequence[Given]) -> Given | None:
     there = [one for one in given if _ends_with(one.path, key) and not one.path.endswith("]")]
     exact = [one for one in there if value is not None and str(one.value) == value]
-    return (exact or there or [None])[-1]
+    return (exact or there)[-1] if there else None
 
 
 def _ends_with(path: str, key: str) -> bool:
@@ -328,7 +328,7 @@ def _types_of(key: str) -> set[type[Any]]:
     found: set[type[Any]] = set()
     for owner in _our_classes():
         try:
-            hints = typing.get_type_hints(owner if is_dataclass(owner) else owner.__init__)  # type: ignore[misc]
+            hints = typing.get_type_hints(owner if is_dataclass(owner) else owner.__init__)
         except NameError:  # a name that is imported for type checkers alone
             continue
         found |= {kind for kind in _classes_in(hints.get(key)) if kind.__subclasses__()}

@@ -1,6 +1,17 @@
 """Train the tiny Qwen3 that the package carries, from random weights on one CPU core.
 
-TODO-FIGURES
+Command: ``python scripts/train_tiny_qwen3.py``, that is seed 0 and 1500 steps. It took 538 s of training on one thread
+of a virtual Intel Xeon core with AVX-512, on a machine that others used at the same time. Greedy exact match of the
+saved bfloat16 weights on held-out tables and greetings, ``TableSkillItems(n_per_skill=400, seed=0)``:
+
+    lookup .9975, rise .9725, higher .9475, compare .9475, chat 1.0000; together .9730 (n=2000)
+    scale .0000 (n=400), the skill that is left to be learned
+
+One seed was trained to the end with these settings. A second run of the command printed the same losses for its first
+300 steps and was stopped there.
+
+Trials with random heads, half the head size, a smaller RoPE base, sharper attention and faster learning rates picked a
+cell at random for their whole time (look-up below .6 after 1800 steps). These were changed together, not one by one.
 """
 
 from __future__ import annotations
@@ -66,8 +77,8 @@ def build_model(tokenizer: PreTrainedTokenizerBase) -> Qwen3ForCausalLM:
 def look_back(model: Qwen3ForCausalLM) -> None:
     """Let heads 0 and 1 of the first layer begin with attention to the first and the second token back.
 
-    A cell is found by the metric and the year before its number, and these two heads are what a model of random
-    weights spends most of its training to find. They are not frozen: training goes on from there.
+    A cell is found by the metric and the year before its number, so attention to these two is where every look-up
+    begins. The heads are not frozen: training goes on from there.
 
     Args:
         model: Changed in place: the queries of two heads, the keys of the group that they share, and the first

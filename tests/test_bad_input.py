@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
 from lit_align.cli import main
+from lit_align.modules.startup import refuse_trainer_settings
 from lit_align.tokenizer import resolve_base
 
 GOOD = {"question": "What is 2 + 2?", "answer": "Four."}
@@ -193,3 +195,12 @@ def test_rows_that_do_not_fit_are_counted_on_the_terminal(capsys: pytest.Capture
     limits = {"max_length": 400, "max_prompt_length": 50}
     assert _fit(_lines(GOOD, _LONG, GOOD), "--trainer.fast_dev_run=true", lengths=limits) == 0
     assert "training: d.jsonl: 3 answers: 2 kept, 1 prompt too long" in capsys.readouterr().err
+
+
+def test_a_sampler_that_would_share_the_windows_out_again_is_refused_on_several_ranks() -> None:
+    settings = {"precision": "32-true", "accumulate_grad_batches": 1, "gradient_clip_val": None, "world_size": 2}
+    trainer: Any = SimpleNamespace(**settings, _accelerator_connector=SimpleNamespace(use_distributed_sampler=True))
+    with pytest.raises(ValueError, match=r"`trainer.use_distributed_sampler` = True .* 2 ranks"):
+        refuse_trainer_settings(trainer)
+    trainer.world_size = 1
+    refuse_trainer_settings(trainer)

@@ -240,7 +240,11 @@ SGD = {"class_path": "torch.optim.SGD", "init_args": {"lr": 3e-3}}
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("model__init_args__lora", {"rank": 2, "alpha": 8, "dropout": 0.1}, r"lora: .*rank=4.* in the checkpoint, .*rank=2.* now"),
+        (
+            "model__init_args__lora",
+            {"rank": 2, "alpha": 8, "dropout": 0.1},
+            r"lora: .*rank=4.* in the checkpoint, .*rank=2.* now",
+        ),
         ("model__init_args__lora", {"rank": 4, "alpha": 16, "dropout": 0.1}, r"lora: .*alpha=8.*alpha=16"),
         ("model__init_args__lora", {"rank": 4, "alpha": 8}, r"lora: .*dropout=0\.1.*dropout=0\.0"),
         ("model__init_args__optimizer__init_args__lr", 1e-3, r"optimizer\.lr: 0\.003 in the checkpoint, 0\.001 now"),
@@ -308,6 +312,7 @@ def test_the_seed_of_the_process_does_not_matter_to_a_resume(run: tuple[Settings
     assert adapter(versions(tmp_path)[0]) == adapter(run[1].parent.parent)
 
 
+@pytest.mark.slow
 def test_a_run_under_a_constant_schedule_may_grow(tmp_path: Path) -> None:
     constant = {"model__init_args__schedule": {"class_path": "ConstantSchedule"}}
     assert _fit(_short(**constant, trainer__max_steps=6)) == 0
@@ -317,6 +322,7 @@ def test_a_run_under_a_constant_schedule_may_grow(tmp_path: Path) -> None:
     assert adapter(versions(tmp_path)[2]) == adapter(long)
 
 
+@pytest.mark.slow
 def test_a_resume_keeps_the_baseline_of_the_benchmarks(tmp_path: Path) -> None:
     items = {"class_path": "TableSkillItems", "init_args": {"skills": ["scale"], "n_per_skill": 4, "seed": 3}}
     benchmark = {"class_path": "ExactMatchBenchmark", "init_args": {"name": "skill", "items": items}}

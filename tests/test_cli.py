@@ -158,11 +158,6 @@ def test_a_mistake_in_a_file_is_answered_with_its_place_and_the_nearest_right_on
         ("--data.turns=firsts", "`data.turns`: must be one of 'all', 'last', got 'firsts'"),
         ("--data.sources.skils=[scale]", "unknown key `data.sources.skils`; did you mean `skills`?"),
         ("--data.sources=[{class_path: MessagesFile}]", "`data.sources[0]`: MessagesFile needs `path`"),
-        (
-            "--data.sources=[{class_path: CosineSchedule}]",
-            "`data.sources[0]`: `CosineSchedule` is no ConversationSource; there are MessagesFile, "
-            "PromptCompletionFile, TableSkills",
-        ),
         ("--trainer.max_step=2", "unknown key `trainer.max_step`; did you mean `trainer.max_steps`?"),
         (
             "--checkpoint.every=2",
@@ -175,6 +170,14 @@ def test_a_mistake_on_the_command_line_is_answered_with_the_nearest_right_one(
     word: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _answer(["fit", "-c", QUICKSTART, word], capsys) == (2, said)
+
+
+def test_a_class_of_another_type_is_answered_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["fit", "-c", QUICKSTART, "--data.sources=[{class_path: CosineSchedule}]"]
+    status, told = _answer(words, capsys)
+    assert status == 2
+    assert told.startswith("`data.sources[0]`: `CosineSchedule` is no ConversationSource; there are ")
+    assert {"MessagesFile", "PromptCompletionFile", "TableSkills"} <= set(told.partition("there are ")[2].split(", "))
 
 
 @pytest.mark.parametrize(

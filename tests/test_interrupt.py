@@ -29,6 +29,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on_to_the_same_bytes(tmp_
         process.interrupt()
         assert process.wait() == 1, process.errors
         told = process.errors
+    assert told.count("Ctrl-C: ending") == 1, "workers must leave Ctrl-C to the main process"
     assert "Traceback" not in told
     assert "DataLoader worker" not in told
     found = re.search(r"--ckpt_path (\S+)", told)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lit_align.models.tree_attention import ATTENTION_NAME, register_forest_attention
 from lit_align.tokenizer import BaseLocation, resolve_base
 
-if TYPE_CHECKING:
+if TYPE_CHECKING is True:  # in this form jsonargparse does not import them to read the annotations of LoRA
     from peft import PeftModel
     from transformers import PreTrainedModel
 
