@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from lit_align.data.chat import ChatFormat
-from lit_align.data.sft import Lengths
+from lit_align.data.lengths import Lengths
 from lit_align.data.sources.messages_file import MessagesFile
 from lit_align.forest import TokenForest, TokenPath, Window
 from lit_align.losses.anchor import KLAnchor
@@ -65,7 +65,7 @@ def ours(module: SFTModule, paths: list[TokenPath]) -> Tensor:
     """The module's own loss of a window of one forest."""
     forest = TokenForest.build([[path] for path in paths])
     loss, _ = module.forest_loss(forest, module.counts(Window((forest,), 0, ())), step=0)
-    loss.backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(loss)
     return loss.detach()
 
 
@@ -85,9 +85,9 @@ def naive(module: SFTModule, paths: list[TokenPath]) -> Tensor:
     logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
     at = wanted[:, 1:]
     log_p, log_q = logits.float().log_softmax(-1), reference.float().log_softmax(-1)
-    nll = -log_p.gather(-1, ids[:, 1:, None])[..., 0][at].mean()
-    loss = nll + COEFFICIENT * (log_p.exp() * (log_p - log_q)).sum(-1)[at].mean()
-    loss.backward()  # type: ignore[no-untyped-call]
+    nll: Tensor = -log_p.gather(-1, ids[:, 1:, None])[..., 0][at].mean()
+    loss: Tensor = nll + COEFFICIENT * (log_p.exp() * (log_p - log_q)).sum(-1)[at].mean()
+    torch.autograd.backward(loss)
     return loss.detach()
 
 
@@ -101,7 +101,8 @@ def measure(form: str, options: argparse.Namespace, folder: str) -> None:
     module.train()
     Path("/proc/self/clear_refs").write_text("5")
     before = _kib("VmRSS")
-    seconds = []
+    seconds: list[float] = []
+    loss = torch.zeros(())
     for _ in range(options.rounds):
         module.zero_grad(set_to_none=True)
         start = time.process_time()

@@ -23,15 +23,8 @@ from lit_align.callbacks.checkpoint import WindowCheckpoint
 from lit_align.callbacks.progress import WindowProgress
 from lit_align.callbacks.run_record import RunRecord
 from lit_align.checkpoint import AdapterCheckpointIO
-from lit_align.cli_answers import (
-    class_keys,
-    complain,
-    explain,
-    quick_answer,
-    read_given,
-    refusal,
-    refuse_link_target,
-)
+from lit_align.cli_answers import complain, quick_answer, read_given, refuse_link_target
+from lit_align.cli_explain import class_keys, explain, refusal
 from lit_align.data.sft import SFTDataModule
 from lit_align.data.sources.messages_file import MessagesFile
 from lit_align.data.sources.prompt_completion_file import PromptCompletionFile

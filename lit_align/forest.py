@@ -198,5 +198,11 @@ class Window:
         return replace(self, forests=tuple(forest.to(device, non_blocking) for forest in self.forests))
 
 
+def targetless_forest(device: torch.device) -> TokenForest:
+    """A forest of one token without a target, for a rank that has nothing to compute."""
+    path = TokenPath(np.zeros(1, np.int32), np.zeros(1, np.uint8), "no example")
+    return TokenForest.build([[path]]).to(device)
+
+
 def _join(parts: Sequence[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:
     return np.concatenate(parts).astype(dtype) if parts else np.zeros(0, dtype)

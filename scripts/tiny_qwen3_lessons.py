@@ -14,7 +14,7 @@ Shapes = tuple[tuple[int, int], ...]  # (metrics, years) of the tables
 BY_YEAR_UNTIL = 0.14
 CELLS_UNTIL = 0.36  # shares of the training
 # One key at a time: matching the year is learned from tables of one metric, matching the metric from tables of one
-# year. Tables that need both from the start leave the model picking a cell at random for many hundred steps.
+# year. In trials, tables that need both from the start took longer (single runs).
 BY_YEAR: Shapes = ((1, 3), (1, 3), (1, 3), (3, 1))
 BY_BOTH: Shapes = ((3, 1), (2, 1), (1, 3), (2, 2), (2, 3), (3, 2), (3, 3))
 SKILL_WEIGHTS = {"lookup": 1, "rise": 2, "higher": 2, "compare": 3, "chat": 2}

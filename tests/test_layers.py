@@ -33,7 +33,8 @@ ALLOWED: dict[str, set[str]] = {
     "commands": RECORDS | {"ops", "losses", "metrics", "models", "data", "evals", "checkpoint"},
     "modules": RECORDS | {"ops", "losses", "metrics", "models"},
 }
-ALLOWED["cli_answers"] = set()  # what the command line answers to mistakes
+ALLOWED["cli_answers"] = set()  # what the command line answers without a run
+ALLOWED["cli_explain"] = {"cli_answers"}
 ALLOWED["cli"] = {*ALLOWED}
 ALLOWED["__main__"] = {"cli", "cli_answers"}
 FREE = {"lit_align", "lit_align.__version__"}  # the package itself
@@ -42,7 +43,7 @@ HEAVY = {"transformers", "peft", "bitsandbytes", "datasets", "gguf"}  # inside f
 NEVER = {"trl"}
 HEAVY_ROOMS = {"models", "data", "evals", "tokenizer", "commands"}
 CLI_ONLY = {"jsonargparse"}
-CLI_ROOMS = {"cli", "cli_answers"}
+CLI_ROOMS = {"cli", "cli_answers", "cli_explain"}
 
 
 @dataclass(frozen=True)

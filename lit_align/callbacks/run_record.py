@@ -38,7 +38,7 @@ class RunRecord(pl.Callback):
             return
         folder = Path(log_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        identity = getattr(trainer.datamodule, "identity", dict)()  # type: ignore[attr-defined]  # set by Lightning
+        identity: dict[str, str] = getattr(getattr(trainer, "datamodule", None), "identity", dict)()
         record = {**environment(), "data": identity, "resumed_from": trainer.ckpt_path}
         text = json.dumps(record, indent=2, ensure_ascii=False)
         (folder / "environment.json").write_text(text + "\n", encoding="utf-8")

@@ -16,57 +16,15 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from lit_align.data.chat import ChatFormat
+from lit_align.data.lengths import Lengths
 from lit_align.data.mixture import split
 from lit_align.data.packing import WindowPlan, WindowSampler, fill_forests, share_out
-from lit_align.forest import TokenClass, TokenForest, TokenPath, Window
+from lit_align.forest import TokenForest, TokenPath, Window
 from lit_align.tokenizer import load_tokenizer
 from lit_align.trie import shared_size
 from lit_align.types import Conversation, ConversationSource
 
 logger = logging.getLogger(__name__)  # the command keeps all ranks but the first silent
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Token limits of an example.
-
-    Attributes:
-        max_length: Prompt and answer together, > 0.
-        max_prompt_length: The prompt alone; 0 leaves it to ``max_length``. A longer one drops the example: a prompt is
-            never cut.
-        overlong: What happens to an answer that does not fit: ``drop`` the example, or ``cut`` the answer, which then
-            has no end-of-turn token.
-    """
-
-    max_length: int = 4096
-    max_prompt_length: int = 0
-    overlong: Literal["drop", "cut"] = "drop"
-
-    def __post_init__(self) -> None:
-        if self.max_length <= 1:
-            raise ValueError(f"`data.lengths.max_length` must be > 1, got {self.max_length}")
-        if not 0 <= self.max_prompt_length <= self.max_length:
-            raise ValueError(
-                f"`data.lengths.max_prompt_length` must be in [0, max_length = {self.max_length}], got "
-                f"{self.max_prompt_length}"
-            )
-
-    def fit(self, path: TokenPath) -> tuple[TokenPath | None, str]:
-        """Hold an example to the limits.
-
-        Returns:
-            The path, perhaps cut, or None; and what happened: ``kept``, ``cut``, ``prompt too long``, ``too long``.
-        """
-        answer = np.flatnonzero(path.classes == TokenClass.ANSWER)
-        prompt = int(answer[0])
-        if prompt > (self.max_prompt_length or self.max_length):
-            return None, "prompt too long"
-        if len(path.tokens) <= self.max_length:
-            return path, "kept"
-        if self.overlong == "drop" or prompt >= self.max_length:
-            return None, "too long"
-        end = self.max_length
-        return TokenPath(path.tokens[:end], path.classes[:end], path.example, path.weight), "cut"
 
 
 @dataclass(frozen=True, eq=False)

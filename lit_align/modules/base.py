@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
-import lightning as L  # noqa: N812  the name that its users know
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from lit_align.forest import TokenForest, Window
+from lit_align.forest import Window, targetless_forest
 from lit_align.models.loading import LoRA, Weights
 from lit_align.models.policy import Policy
 from lit_align.models.reference import BaseReference, Reference, refuse_trainable_base
 from lit_align.models.tree_attention import AttentionPath
+from lit_align.modules.objective import Objective, WindowData
 from lit_align.modules.resume import (
     Identity,
     over_ranks,
@@ -33,26 +32,11 @@ from lit_align.modules.startup import check_start, peak_memory_gb, refuse_traine
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
-class WindowData(Protocol):
-    """What the module asks of the data module."""
-
-    windows_per_epoch: int
-
-    def identity(self) -> Identity:
-        """Everything of the data that a resumed run must share, as text by key."""
-
-    def largest_forest(self) -> TokenForest:
-        """The largest forest that a window of this run may hold."""
-
-    def probe_forest(self) -> TokenForest:
-        """A small forest of real examples for the checks at start-up."""
-
-
 class NonFiniteError(RuntimeError):
     """A loss or a gradient is nan or inf; the message names window, examples and saved state."""
 
 
-class AlignModule(L.LightningModule, ABC):
+class AlignModule(Objective):
     """Trains a LoRA policy window by window.
 
     A window is the list of forests of one optimizer step, over all ranks. Sums and counts are reduced over forests and
@@ -100,41 +84,6 @@ class AlignModule(L.LightningModule, ABC):
         self._resume_rng: Mapping[str, Any] | None = None
         self._validation_rng: Mapping[str, Any] = {}
         self._validation_sums: Tensor | None = None
-
-    # ------------------------------------------------------------------ what an objective defines
-
-    @abstractmethod
-    def counts(self, window: Window) -> Tensor:
-        """Denominators of the loss's terms in this rank's part of a window, float64, shape ``(K,)``."""
-
-    @abstractmethod
-    def forest_loss(self, forest: TokenForest, counts: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """One forest's share of the loss.
-
-        Args:
-            forest: A forest of the window.
-            counts: Denominators over the whole window and all ranks.
-            step: Optimizer steps done, for coefficients with a schedule.
-
-        Returns:
-            The share, a scalar with gradient, and sums for the log, float64, without gradient.
-        """
-
-    @abstractmethod
-    def window_metrics(self, sums: Tensor, counts: Tensor) -> dict[str, Tensor | float]:
-        """Metrics of a window from the sums and counts over all ranks, by key without prefix."""
-
-    @abstractmethod
-    def validation_sums(self, forest: TokenForest) -> Tensor:
-        """Sums and counts of one validation forest, float64."""
-
-    @abstractmethod
-    def validation_metrics(self, sums: Tensor) -> dict[str, Tensor | float]:
-        """Metrics from the sums over the validation set, by key without prefix."""
-
-    @abstractmethod
-    def objective_identity(self) -> Identity:
-        """What of the objective a resumed run must share, as text by key."""
 
     # ------------------------------------------------------------------ set-up
 
@@ -205,7 +154,7 @@ class AlignModule(L.LightningModule, ABC):
         optimizer = cast(Any, self.optimizers())
         counts = self._over_ranks(self.counts(window))
         # A rank without a forest takes part in the exchange of gradients with weight 0.
-        forests = window.forests or (nothing(self.device),)
+        forests = window.forests or (targetless_forest(self.device),)
         shares: list[Tensor] = []
         sums = tokens = None
         optimizer.zero_grad()
@@ -272,7 +221,7 @@ class AlignModule(L.LightningModule, ABC):
     def validation_step(self, window: Window, batch_idx: int) -> None:
         """Add up a window of the validation set."""
         del batch_idx
-        for forest in window.forests or (nothing(self.device),):
+        for forest in window.forests or (targetless_forest(self.device),):
             sums = self.validation_sums(forest)
             self._validation_sums = sums if self._validation_sums is None else self._validation_sums + sums
 
@@ -302,6 +251,7 @@ class AlignModule(L.LightningModule, ABC):
             "schedule": repr(self.schedule),
             "max_grad_norm": repr(self.max_grad_norm),
             "reference": repr(self.reference),
+            "attention": self.attention,
             "precision": str(self.trainer.precision),
             "world size": str(self.trainer.world_size),
             **({"total steps": str(self.total_steps())} if self.schedule.uses_total() else {}),
@@ -338,13 +288,3 @@ class AlignModule(L.LightningModule, ABC):
         adapter = {f"policy.{name}": parameter for name, parameter in self.policy.adapter_parameters().items()}
         refuse_other_tensors(checkpoint["state_dict"], adapter, "the checkpoint")
         self._num_tokens = own["num_tokens"]
-
-
-def nothing(device: torch.device) -> TokenForest:
-    """A forest of one token without a target."""
-    import numpy as np
-
-    from lit_align.forest import TokenPath
-
-    path = TokenPath(np.zeros(1, np.int32), np.zeros(1, np.uint8), "nothing")
-    return TokenForest.build([[path]]).to(device)

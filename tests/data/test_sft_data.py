@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_align.data import sft
-from lit_align.data.sft import Lengths, SFTDataModule
+from lit_align.data.lengths import Lengths
+from lit_align.data.sft import SFTDataModule
 from lit_align.forest import TokenClass, TokenForest, TokenPath, Window
 from lit_align.types import Conversation, ConversationSource, Message
 

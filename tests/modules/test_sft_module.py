@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.optim import SGD, AdamW
 
 from lit_align.data.sft import SFTDataModule
-from lit_align.forest import TokenForest, TokenPath, Window
+from lit_align.forest import TokenForest, TokenPath, Window, targetless_forest
 from lit_align.losses.anchor import Divergence, ForwardKL, KLAnchor, ReverseKL, TargetMaskedKL
 from lit_align.models.loading import LoRA, Weights, load_base
 from lit_align.models.policy import Policy
 from lit_align.models.reference import BaseReference
-from lit_align.modules.base import NonFiniteError, nothing
+from lit_align.modules.base import NonFiniteError
 from lit_align.modules.schedule import ConstantSchedule
 from lit_align.modules.sft import SFTModule
 from lit_align.types import Conversation, ConversationSource, Message
@@ -169,7 +169,7 @@ def test_the_comparison_catches_a_planted_fault(exact: SFTModule, fault: str) ->
 def test_a_rank_without_a_forest_adds_nothing_and_has_a_gradient(exact: SFTModule) -> None:
     empty = Window((), 0, ())
     assert exact.counts(empty).tolist() == [0.0, 0.0]
-    forest = nothing(torch.device("cpu"))
+    forest = targetless_forest(torch.device("cpu"))
     loss, gradient = window_gradient(exact, Window((forest,), 0, ()))
     assert loss == 0
     assert not gradient.any()
