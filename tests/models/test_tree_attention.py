@@ -147,7 +147,7 @@ def test_the_check_catches_a_planted_fault(random_qwen3: str, monkeypatch: pytes
     def worst(candidate: TokenForest) -> float:
         logps = scores(policy.hidden(candidate), policy, candidate)
         sums = torch.zeros(len(paths), dtype=torch.float64).index_add(0, candidate.target_examples, logps)
-        return max(float((s - e.sum()).abs()) for s, e in zip(sums, alone, strict=True))
+        return max(float((s - e.sum()).detach().abs()) for s, e in zip(sums, alone, strict=True))
 
     assert worst(forest) < 1e-11
     assert worst(broken) > 1e-3

@@ -530,7 +530,7 @@ def test_a_schedule_that_depends_on_the_length_of_the_run_refuses_another_length
 
 def test_a_checkpoint_of_another_adapter_is_refused(whole_run: tuple[SaveEachStep, dict[str, Tensor], float]) -> None:
     module = SFTModule(weights=Weights(dtype="float32"), lora=LoRA(rank=2))
-    with pytest.raises(ValueError, match=r"has shape \(4, \d+\) in the checkpoint, \(2, \d+\) here"):
+    with pytest.raises(ValueError, match=r"lora: LoRA\(rank=4"):
         fit(module, some_data(), 6, ckpt=whole_run[0].path(3))
 
 
