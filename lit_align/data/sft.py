@@ -35,11 +35,13 @@ class Tree:
         name: Id of the conversation.
         paths: One path for each trained turn.
         size: Rows that they take together.
+        group: Trees of one group share their beginnings where packing puts them into one forest; empty shares nothing.
     """
 
     name: str
     paths: tuple[TokenPath, ...]
     size: int
+    group: str = ""
 
 
 class WindowDataset(Dataset[Window]):
@@ -76,8 +78,16 @@ class WindowDataset(Dataset[Window]):
         members += [self._replayed[i] for i in self._plan.replayed_in(window)]
         mine = [members[i] for i in share_out([tree.size for tree in members], self._ranks)[self._rank]]
         packed = fill_forests([tree.size for tree in mine], self._budget)
-        forests = tuple(TokenForest.build([mine[i].paths for i in forest]) for forest in packed)
+        forests = tuple(TokenForest.build(_groups([mine[i] for i in forest])) for forest in packed)
         return Window(forests, window, tuple(tree.name for tree in members))
+
+
+def _groups(trees: Sequence[Tree]) -> list[list[TokenPath]]:
+    """Paths by group; a tree without one stands alone."""
+    groups: dict[str | int, list[TokenPath]] = {}
+    for number, tree in enumerate(trees):
+        groups.setdefault(tree.group or number, []).extend(tree.paths)
+    return list(groups.values())
 
 
 def _as_it_is(window: Any) -> Any:
@@ -201,7 +211,8 @@ class SFTDataModule(L.LightningDataModule):
                         f"{conversation.id}: its {size} tokens are over `data.token_budget` = {self.token_budget}; "
                         "raise the budget or lower `data.lengths.max_length`"
                     )
-                trees.append(Tree(conversation.id, tuple(paths), size))
+                group = f"{conversation.source}/{conversation.group}" if conversation.group else ""
+                trees.append(Tree(conversation.id, tuple(paths), size, group))
         for source, count in happened.items():
             told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(count.items()))
             logger.info(f"{part}: {source}: {sum(count.values())} answers: {told}")
@@ -261,9 +272,9 @@ class SFTDataModule(L.LightningDataModule):
         return TokenForest.build([tree.paths for tree in chosen])
 
     def probe_forest(self) -> TokenForest:
-        """Two short conversations, of several turns if there are any."""
+        """Two short conversations, of several turns if there are any; one group, so that there is a branch to check."""
         pool = sorted(self._trained, key=lambda tree: (len(tree.paths) == 1, tree.size, tree.name))
-        return TokenForest.build([tree.paths for tree in pool[:2]])
+        return TokenForest.build([[path for tree in pool[:2] for path in tree.paths]])
 
     def identity(self) -> dict[str, str]:
         """Fingerprint of the tokens, and what decides which of them share a window."""
@@ -273,6 +284,7 @@ class SFTDataModule(L.LightningDataModule):
             for tree in trees:
                 # The lengths come first: without them two divisions of the same tokens would have one hash.
                 digest.update(f"{[len(path.tokens) for path in tree.paths]}\n".encode())
+                digest.update(f"{tree.group}\n".encode())
                 for path in tree.paths:
                     digest.update(path.tokens.tobytes() + path.classes.tobytes())
         return {

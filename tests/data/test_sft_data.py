@@ -281,3 +281,35 @@ def test_the_same_tokens_divided_otherwise_into_conversations_have_another_ident
         sft.Tree(first.name, tuple(merged[:2]), 0), sft.Tree(second.name, tuple(merged[2:]), 0), *rest,
     ]  # fmt: skip
     assert other.identity()["data"] != one.identity()["data"]
+
+
+# ---------------------------------------------------------------------- groups
+
+
+@dataclass(frozen=True)
+class OneTable(ConversationSource):
+    """Questions on one long text, as a group or each alone."""
+
+    group: str = "table"
+
+    def conversations(self) -> list[Conversation]:
+        """See the class."""
+        text = "A table of numbers that all of the questions are about. " * 3
+        return [
+            Conversation(
+                (Message("user", f"{text}Question {i}?"), Message("assistant", f"{i}")), str(i), "tables", self.group
+            )
+            for i in range(4)
+        ]
+
+
+def test_conversations_of_one_group_share_their_tokens_and_keep_their_paths() -> None:
+    together, alone = (train_windows(some_data(sources=[OneTable(group)])) for group in ("table", ""))
+    assert paths_in(together) == paths_in(alone)
+    sizes = [sum(len(forest) for window in windows for forest in window.forests) for windows in (together, alone)]
+    assert sizes[0] < sizes[1] / 2
+
+
+def test_the_probe_has_a_branch_also_where_all_conversations_have_one_turn() -> None:
+    probe = some_data(sources=[OneTable("")]).probe_forest()
+    assert any(len(segment.children) > 1 for segment in probe.segments)
