@@ -273,18 +273,18 @@ class AlignModule(Objective):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse what does not fit; keep the rest for the first window."""
-        own = checkpoint.get("lit_align")
+        own, path = checkpoint.get("lit_align"), f"checkpoint {self.trainer.ckpt_path}"
         if own is None:
-            raise ValueError("this checkpoint was not written by lit_align; start a new run instead of resuming")
+            raise ValueError(f"{path} was not written by lit_align; start a new run instead of resuming")
         if self.trainer.state.fn == "fit":
-            refuse_differences(own["identity"], self.identity(), "the checkpoint")
+            refuse_differences(own["identity"], self.identity(), path)
             self._resume_rng = own["rng"][self.trainer.global_rank]
         elif own["identity"]["base weights"] != self.policy.base_fingerprint:
             raise ValueError(
-                f"the checkpoint was trained on other base weights ({own['identity']['base weights']}, here "
+                f"{path} was trained on other base weights ({own['identity']['base weights']}, here "
                 f"{self.policy.base_fingerprint}); set `model.base` to the base of its run"
             )
         # After the settings: a rank that differs is said as such, not as the shapes that follow from it.
         adapter = {f"policy.{name}": parameter for name, parameter in self.policy.adapter_parameters().items()}
-        refuse_other_tensors(checkpoint["state_dict"], adapter, "the checkpoint")
+        refuse_other_tensors(checkpoint["state_dict"], adapter, path)
         self._num_tokens = own["num_tokens"]
