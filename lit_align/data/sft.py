@@ -8,6 +8,7 @@ import signal
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import lightning as L  # noqa: N812  the name that its users know
@@ -278,19 +279,23 @@ class SFTDataModule(L.LightningDataModule):
 
     def identity(self) -> dict[str, str]:
         """Fingerprint of the tokens, and what decides which of them share a window."""
-        digest = hashlib.sha256()
-        for trees in (self._trained, self._replayed):
-            digest.update(f"{len(trees)} conversations\n".encode())
-            for tree in trees:
-                # The lengths come first: without them two divisions of the same tokens would have one hash.
-                digest.update(f"{[len(path.tokens) for path in tree.paths]}\n".encode())
-                digest.update(f"{tree.group}\n".encode())
-                for path in tree.paths:
-                    digest.update(path.tokens.tobytes() + path.classes.tobytes())
         return {
-            "data": digest.hexdigest()[:16],
+            "data": self._fingerprint,
             "data.window": str(self.window),
             "data.token_budget": str(self.token_budget),
             "data.replay_share": str(self.replay_share),
             "data.seed": str(self.seed),
         }
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        # Once a run: each checkpoint asks for it, and the tokens of a large set take seconds to hash.
+        digest = hashlib.sha256()
+        for trees in (self._trained, self._replayed):
+            digest.update(f"{len(trees)} conversations\n".encode())
+            for tree in trees:
+                # The lengths come first: without them two divisions of the same tokens would have one hash.
+                digest.update(f"{[len(path.tokens) for path in tree.paths]} {tree.group}\n".encode())
+                for path in tree.paths:
+                    digest.update(path.tokens.tobytes() + path.classes.tobytes())
+        return digest.hexdigest()[:16]
