@@ -354,7 +354,16 @@ def test_the_parser_answers_without_the_heavy_libraries(words: list[str], status
     assert seconds < 30  # 4 alone; the machine may be busy
 
 
-_OURS = ("training: ", "replay: ", "validation: ", "adapter: ", "curves: ")
+_OURS = (
+    "loading ",
+    "checking the start",
+    "reading conversations",
+    "training: ",
+    "replay: ",
+    "validation: ",
+    "adapter: ",
+    "curves: ",
+)
 
 
 @pytest.mark.slow

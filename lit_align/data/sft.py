@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import lightning as L  # noqa: N812  the name that its users know
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -180,6 +181,7 @@ class SFTDataModule(L.LightningDataModule):
         del stage
         if self._trained:
             return
+        logger.info("reading conversations; tokenizer of %s", self.base)
         self.chat = ChatFormat(load_tokenizer(self.base), thinking=self.thinking)
         conversations = [c for source in self.sources for c in source.conversations()]
         trained, validation = split(conversations, self.val_fraction, self.seed)
@@ -239,13 +241,11 @@ class SFTDataModule(L.LightningDataModule):
         return self._loader(self._dataset(self._validation, [], plan), None)
 
     def _dataset(self, trained: list[Tree], replayed: list[Tree], plan: WindowPlan) -> WindowDataset:
-        assert self.trainer is not None
-        rank, ranks = self.trainer.global_rank, self.trainer.world_size
-        return WindowDataset(trained, replayed, plan, self.token_budget, rank, ranks)
+        trainer = self.trainer
+        assert trainer is not None
+        return WindowDataset(trained, replayed, plan, self.token_budget, trainer.global_rank, trainer.world_size)
 
     def _loader(self, dataset: WindowDataset, sampler: WindowSampler | None) -> DataLoader[Window]:
-        import torch
-
         # A generator of its own: a loader otherwise draws from the global random numbers each time it is opened.
         generator = torch.Generator()
         return DataLoader(

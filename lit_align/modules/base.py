@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -28,6 +29,8 @@ from lit_align.modules.resume import (
 )
 from lit_align.modules.schedule import CosineSchedule, Schedule
 from lit_align.modules.startup import check_start, peak_memory_gb, refuse_trainer_settings
+
+logger = logging.getLogger(__name__)
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -95,6 +98,7 @@ class AlignModule(Objective):
     def configure_model(self) -> None:
         """Load the base and add the adapter, once."""
         if "policy" not in self._modules:
+            logger.info("loading %s", self.base)
             self.policy = Policy(self.base, self.weights, self.lora, self.attention)
             refuse_trainable_base(self.policy)
 

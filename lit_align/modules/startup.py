@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
     from lit_align.modules.base import AlignModule
+
+
+logger = logging.getLogger(__name__)
 
 
 def refuse_precision(precision: str) -> None:
@@ -72,6 +76,7 @@ def check_start(module: AlignModule, probe: TokenForest, largest: TokenForest, f
         RuntimeError: Policy and reference differ at step 0, or the attention path is wrong for this model, or the
             largest forest does not fit into memory (the message names the budget to set).
     """
+    logger.info("checking the start; trying the largest forest (%d tokens)", len(largest))
     policy = module.policy
     probe, largest = probe.to(module.device), largest.to(module.device)
     with module.trainer.precision_plugin.forward_context():
