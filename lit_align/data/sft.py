@@ -7,89 +7,26 @@ import logging
 import signal
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 import lightning as L  # noqa: N812  the name that its users know
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths
 from lit_align.data.mixture import split
-from lit_align.data.packing import WindowPlan, WindowSampler, fill_forests, share_out
+from lit_align.data.packing import WindowPlan, WindowSampler
+from lit_align.data.windows import Tree, WindowDataset
 from lit_align.forest import TokenForest, TokenPath, Window
 from lit_align.tokenizer import load_tokenizer
 from lit_align.trie import shared_size
 from lit_align.types import Conversation, ConversationSource
 
 logger = logging.getLogger(__name__)  # the command keeps all ranks but the first silent
-
-
-@dataclass(frozen=True, eq=False)
-class Tree:
-    """The paths of one conversation: what a window counts as one, and never parts.
-
-    Attributes:
-        name: Id of the conversation.
-        paths: One path for each trained turn.
-        size: Rows that they take together.
-        group: Trees of one group share their beginnings where packing puts them into one forest; empty shares nothing.
-    """
-
-    name: str
-    paths: tuple[TokenPath, ...]
-    size: int
-    group: str = ""
-
-
-class WindowDataset(Dataset[Window]):
-    """Windows by number, for one rank; building forests is all that workers do.
-
-    Args:
-        trained: Trained conversations.
-        replayed: Conversations that carry the anchor alone.
-        plan: Members of each window.
-        token_budget: Rows a forest.
-        rank: This process.
-        ranks: Number of processes.
-    """
-
-    def __init__(
-        self,
-        trained: Sequence[Tree],
-        replayed: Sequence[Tree],
-        plan: WindowPlan,
-        token_budget: int,
-        rank: int,
-        ranks: int,
-    ) -> None:
-        self._trained, self._replayed, self._plan = trained, replayed, plan
-        self._budget, self._rank, self._ranks = token_budget, rank, ranks
-
-    def __len__(self) -> int:
-        """Windows of one epoch."""
-        return self._plan.windows_per_epoch
-
-    def __getitem__(self, window: int) -> Window:
-        """This rank's part of a window of the run."""
-        members = [self._trained[i] for i in self._plan.trained_in(window)]
-        members += [self._replayed[i] for i in self._plan.replayed_in(window)]
-        mine = [members[i] for i in share_out([tree.size for tree in members], self._ranks)[self._rank]]
-        packed = fill_forests([tree.size for tree in mine], self._budget)
-        forests = tuple(TokenForest.build(_groups([mine[i] for i in forest])) for forest in packed)
-        return Window(forests, window, tuple(tree.name for tree in members))
-
-
-def _groups(trees: Sequence[Tree]) -> list[list[TokenPath]]:
-    """Paths by group; a tree without one stands alone."""
-    groups: dict[str | int, list[TokenPath]] = {}
-    for number, tree in enumerate(trees):
-        groups.setdefault(tree.group or number, []).extend(tree.paths)
-    return list(groups.values())
 
 
 def _as_it_is(window: Any) -> Any:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from lit_align.data import sft
 from lit_align.data.lengths import Lengths
 from lit_align.data.sft import SFTDataModule
+from lit_align.data.windows import Tree
 from lit_align.forest import TokenClass, TokenForest, TokenPath, Window
 from lit_align.types import Conversation, ConversationSource, Message
 
@@ -279,7 +280,7 @@ def test_the_same_tokens_divided_otherwise_into_conversations_have_another_ident
     merged = [p for tree in (first, second) for p in tree.paths]
     assert len(merged) == 3
     other._trained = [
-        sft.Tree(first.name, tuple(merged[:2]), 0), sft.Tree(second.name, tuple(merged[2:]), 0), *rest,
+        Tree(first.name, tuple(merged[:2]), 0), Tree(second.name, tuple(merged[2:]), 0), *rest,
     ]  # fmt: skip
     assert other.identity()["data"] != one.identity()["data"]
 

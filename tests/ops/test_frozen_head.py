@@ -322,7 +322,7 @@ def test_a_trainable_head_is_refused_also_when_it_becomes_trainable_later() -> N
 
 
 @contextmanager
-def refused(message: str) -> Iterator[None]:
+def assert_refused(message: str) -> Iterator[None]:
     with pytest.raises(ValueError, match=message):
         yield
 
@@ -330,30 +330,30 @@ def refused(message: str) -> Iterator[None]:
 def test_what_does_not_fit_is_refused_by_name() -> None:
     hidden, reference, head, targets = draw()
     kl = (ReverseKL(),)
-    with refused(r"weight must be a floating \(V, H\) matrix, got \(4,\) torch.uint8"):
+    with assert_refused(r"weight must be a floating \(V, H\) matrix, got \(4,\) torch.uint8"):
         FrozenHead(torch.zeros(4, dtype=torch.uint8))
-    with refused(r"bias must have shape \(3,\), got \(2,\)"):
+    with assert_refused(r"bias must have shape \(3,\), got \(2,\)"):
         FrozenHead(torch.zeros(3, 2), torch.zeros(2))
-    with refused(r"hidden must be floating, shape \(N, 6\).*got \(7, 5\)"):
+    with assert_refused(r"hidden must be floating, shape \(N, 6\).*got \(7, 5\)"):
         token_logps(hidden[:, :5], head, targets)
-    with refused(r"targets must be int64, shape \(7,\).*got \(6,\)"):
+    with assert_refused(r"targets must be int64, shape \(7,\).*got \(6,\)"):
         token_logps(hidden, head, targets[:6])
-    with refused("targets must be int64.*int32"):
+    with assert_refused("targets must be int64.*int32"):
         token_logps(hidden, head, targets.int())
     for bad in (29, -1, -100):
-        with refused(rf"\[0, 29\), got {bad} at row 4"):
+        with assert_refused(rf"\[0, 29\), got {bad} at row 4"):
             token_logps(hidden, head, targets.index_fill(0, torch.tensor([4]), bad))
-    with refused("go together, got 1 and none"):
+    with assert_refused("go together, got 1 and none"):
         score_tokens(hidden, head, targets, divergences=kl)
-    with refused(r"go together, got 0 and \(7, 6\)"):
+    with assert_refused(r"go together, got 0 and \(7, 6\)"):
         score_tokens(hidden, head, targets, reference_hidden=reference)
-    with refused(r"like hidden, \(7, 6\) torch.float64 on cpu, got \(7, 6\) torch.float32"):
+    with assert_refused(r"like hidden, \(7, 6\) torch.float64 on cpu, got \(7, 6\) torch.float32"):
         score_tokens(hidden, head, targets, reference_hidden=reference.float(), divergences=kl)
-    with refused("reference_hidden carries gradient"):
+    with assert_refused("reference_hidden carries gradient"):
         score_tokens(hidden, head, targets, reference_hidden=hidden, divergences=kl)
-    with refused("entropy, rank, log_sum_squares, got 'entropie'"):
+    with assert_refused("entropy, rank, log_sum_squares, got 'entropie'"):
         score_tokens(hidden, head, targets, statistics=["entropie"])  # type: ignore[list-item]
-    with refused("chunk_rows must be at least 1, got 0"):
+    with assert_refused("chunk_rows must be at least 1, got 0"):
         token_logps(hidden, head, targets, chunk_rows=0)
 
 
