@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from lit_align.data.sources.json_rows import JsonRow, check_limit, checked_text, describe, read_json_rows
+from lit_align.data.sources.read_rows import read_rows
+from lit_align.data.sources.rows import Row, check_limit, checked_text, describe
 from lit_align.types import ROLES, Conversation, ConversationSource, Message, Role
 
 _SHAREGPT_ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", "system": "system"}
@@ -16,13 +17,14 @@ _UNREAD_KEYS = ("reasoning_content", "tool_calls", "function_call")
 
 @dataclass(frozen=True)
 class MessagesFile(ConversationSource):
-    """Conversations from a JSON or JSON Lines file whose rows hold a list of messages.
+    """Conversations from a JSON, JSON Lines or Parquet file whose rows hold a list of messages.
 
     A message is ``{"role": …, "content": …}``, or ShareGPT's ``{"from": …, "value": …}`` with ``human`` and ``gpt``.
     Other columns and keys are not read.
 
     Args:
-        path: A ``.json`` file (a list of objects) or a ``.jsonl`` file (an object a line), in UTF-8.
+        path: A ``.json`` file (a list of objects), a ``.jsonl`` file (an object a line), a ``.parquet`` file, a folder
+            of such files, or the id of a data set on the hub.
         messages: The column of the list; ShareGPT's is ``conversations``.
         limit: Read the first so many rows only, at least 1; null reads all.
 
@@ -46,15 +48,25 @@ class MessagesFile(ConversationSource):
                 text is not what it must be; an assistant's text is blank. The message names file, row, key and value.
         """
         return [
-            Conversation(tuple(self._messages(row)), id=row.id, source=Path(self.path).name)
-            for row in read_json_rows(self.path, self.limit)
+            Conversation(read_messages(row, self.messages), id=row.id, source=Path(self.path).name)
+            for row in read_rows(self.path, self.limit)
         ]
 
-    def _messages(self, row: JsonRow) -> list[Message]:
-        entries = row.value(self.messages)
-        if not isinstance(entries, list) or not entries:
-            raise ValueError(f"{row.where}: {self.messages}: must be a list of messages, not {describe(entries)}")
-        return [_message(entry, f"{row.where}: {self.messages}[{index}]") for index, entry in enumerate(entries)]
+
+def read_messages(row: Row, column: str) -> tuple[Message, ...]:
+    """The turns of a row, in its order and with its roles.
+
+    Args:
+        row: Any row.
+        column: The column of the list; a turn is ``{"role", "content"}`` or ShareGPT's ``{"from", "value"}``.
+
+    Raises:
+        ValueError: The column is missing, or the list, a role or a text is not what it must be.
+    """
+    entries = row.value(column)
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"{row.where}: {column}: must be a list of messages, not {describe(entries)}")
+    return tuple(_message(entry, f"{row.where}: {column}[{index}]") for index, entry in enumerate(entries))
 
 
 def _message(entry: object, where: str) -> Message:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lit_align.data.sources.json_rows import JsonRow, check_limit, read_json_rows
+from lit_align.data.sources.read_rows import read_rows
+from lit_align.data.sources.rows import Row, check_limit
 from lit_align.types import Conversation, ConversationSource, Message
 
 
 @dataclass(frozen=True)
 class PromptCompletionFile(ConversationSource):
-    """Questions and answers from the columns of a JSON or JSON Lines file.
+    """Questions and answers from the columns of a JSON, JSON Lines or Parquet file.
 
     Args:
-        path: A ``.json`` file (a list of objects) or a ``.jsonl`` file (an object a line), in UTF-8.
+        path: A ``.json`` file (a list of objects), a ``.jsonl`` file (an object a line), a ``.parquet`` file, a folder
+            of such files, or the id of a data set on the hub.
         prompt: Columns of the question, at least one; those that are not blank are joined by a blank line, so that
             Alpaca's ``[instruction, input]`` reads as one text. Null counts as blank.
         completion: The column of the answer.
@@ -50,9 +52,9 @@ class PromptCompletionFile(ConversationSource):
                 than text; all columns of the question are blank, or the answer is. The message names file, row,
                 column and value.
         """
-        return [self._conversation(row) for row in read_json_rows(self.path, self.limit)]
+        return [self._conversation(row) for row in read_rows(self.path, self.limit)]
 
-    def _conversation(self, row: JsonRow) -> Conversation:
+    def _conversation(self, row: Row) -> Conversation:
         parts = [row.text(column) for column in self.prompt if row.value(column) is not None]
         question = "\n\n".join(part for part in parts if part.strip())
         if not question:
