@@ -28,6 +28,7 @@ from lit_align.cli_explain import class_keys, explain, refusal
 from lit_align.data.sft import SFTDataModule
 from lit_align.data.sources.messages_file import MessagesFile
 from lit_align.data.sources.prompt_completion_file import PromptCompletionFile
+from lit_align.data.sources.t_wix import TWix
 from lit_align.data.sources.table_skills import TableSkills
 from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.losses.anchor import ReverseKL
@@ -38,7 +39,7 @@ from lit_align.modules.startup import refuse_precision, refuse_trainer_settings
 # Imported so that configurations may use short names: of these and of all classes that their files define.
 SHORT_NAMES = (
     BenchmarkEvaluation, CosineSchedule, ExactMatchBenchmark, MessagesFile, PromptCompletionFile, ReverseKL,
-    SFTDataModule, SFTModule, TableSkills,
+    SFTDataModule, SFTModule, TableSkills, TWix,
 )  # fmt: skip
 
 

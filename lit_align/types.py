@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -69,6 +70,16 @@ class ConversationSource(ABC):
         Raises:
             ValueError: A row breaks a rule; the message names file, row, key, rule and value.
         """
+
+    def draw(self, rows: Sequence[Conversation], tokens: Callable[[Conversation], int]) -> list[Conversation]:
+        """Choose what is used of one side of the split; all of it, unless a source samples.
+
+        Args:
+            rows: Conversations of this source that are all for training or all for validation.
+            tokens: Trained tokens of a conversation, 0 for one that is dropped; asking for it tokenises the row.
+        """
+        del tokens
+        return list(rows)
 
 
 class EvalSource(ABC):

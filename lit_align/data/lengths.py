@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,11 +21,14 @@ class Lengths:
             never cut.
         overlong: What happens to an answer that does not fit: ``drop`` the example, or ``cut`` the answer, which then
             has no end-of-turn token.
+        max_dropped: Largest share of a source's answers that may be dropped, in [0, 1]. Over it the run stops and
+            shows the lengths: a limit that drops most rows trains on the short ones alone.
     """
 
     max_length: int = 4096
     max_prompt_length: int = 0
     overlong: Literal["drop", "cut"] = "drop"
+    max_dropped: float = 0.5
 
     def __post_init__(self) -> None:
         if self.max_length <= 1:
@@ -34,6 +38,8 @@ class Lengths:
                 f"`data.lengths.max_prompt_length` must be in [0, max_length = {self.max_length}], got "
                 f"{self.max_prompt_length}"
             )
+        if not 0 <= self.max_dropped <= 1:
+            raise ValueError(f"`data.lengths.max_dropped` must be in [0, 1], got {self.max_dropped}")
 
     def fit(self, path: TokenPath) -> tuple[TokenPath | None, str]:
         """Hold an example to the limits.
@@ -51,3 +57,36 @@ class Lengths:
             return None, "too long"
         end = self.max_length
         return TokenPath(path.tokens[:end], path.classes[:end], path.example, path.weight), "cut"
+
+
+def histogram(sizes: Sequence[int], limit: int) -> str:
+    """Draw lengths as a bar for each doubling, and mark those over a limit.
+
+    Args:
+        sizes: Lengths in tokens, > 0.
+        limit: The limit; it is a bound of its own between the powers of two.
+
+    Returns:
+        A line for each range that is between the shortest and the longest.
+
+    Example:
+        >>> print(histogram([3, 4, 100, 130, 700], 512))
+              3-4    |#################### 2
+              5-8    | 0
+              9-16   | 0
+             17-32   | 0
+             33-64   | 0
+             65-128  |########## 1
+            129-256  |########## 1
+            257-512  | 0
+            513-1024 |########## 1 over
+    """
+    bounds = sorted({limit, *(2**power for power in range(max(sizes, default=1).bit_length() + 1))})
+    places = np.searchsorted(bounds, np.asarray(sizes, dtype=np.int64), side="left")
+    counts = np.bincount(places, minlength=len(bounds))
+    lines = []
+    for place in range(int(places.min(initial=len(bounds))), int(places.max(initial=-1)) + 1):
+        first, last = (bounds[place - 1] + 1 if place else 1), bounds[place]
+        bar = "#" * int(np.ceil(20 * counts[place] / counts.max()))
+        lines.append(f"{first:>7}-{last:<5}|{bar} {counts[place]}{' over' * (last > limit)}")
+    return "\n".join(lines)

@@ -1,12 +1,15 @@
-"""Which side of the split a conversation is on."""
+"""Which side of the split a conversation is on, and which are drawn at what share."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from lit_align.types import Conversation
+
+T = TypeVar("T")
 
 
 def content_hash(conversation: Conversation) -> str:
@@ -69,3 +72,57 @@ def split(
         place = int.from_bytes(digest[:6], "big") / 2**48  # 48 bits are exact in a float, so always below 1
         (val if place < val_fraction else train).append(conversation)
     return train, val
+
+
+def shuffled(conversations: Iterable[Conversation], seed: int) -> list[Conversation]:
+    """Put conversations into an order that depends on what is said in them and on the seed alone.
+
+    Args:
+        conversations: Any number; duplicates stay beside one another, in the order given.
+        seed: Any integer; unrelated to the seed of :func:`split`, whose hashes are others.
+
+    Example:
+        >>> shuffled([], seed=0)
+        []
+    """
+    return sorted(conversations, key=lambda one: hashlib.sha256(f"draw {seed}:{content_hash(one)}".encode()).digest())
+
+
+def draw(
+    pools: Mapping[str, Sequence[T]], shares: Mapping[str, float], size: int, weigh: Callable[[T], float]
+) -> list[T]:
+    r"""Draw from several pools at given shares, to the last example.
+
+    One example after another is taken from the pool that is furthest behind its share: the one with the least
+    :math:`w_k / s_k`, where :math:`w_k` is the weight drawn from it and :math:`s_k` its share. So the shares hold at
+    every size, to within one example. The draw ends at ``size``, or where the pool whose turn it is has run out: going
+    on would break the shares.
+
+    Args:
+        pools: Candidates by name, each in the order in which they are drawn.
+        shares: Share of each pool, > 0.
+        size: Number of examples to draw.
+        weigh: What an example counts, 1 or its tokens; 0 passes it over. Asked for candidates alone, once each.
+
+    Returns:
+        At most ``size`` examples, in the order drawn.
+
+    Example:
+        >>> "".join(draw({"a": "aaaaaaaa", "b": "bbb"}, {"a": 0.75, "b": 0.25}, 8, len))
+        'abaaabaa'
+        >>> "".join(draw({"a": "aaaaaaaa", "b": "b"}, {"a": 0.75, "b": 0.25}, 8, len))
+        'abaaa'
+    """
+    left = {name: iter(pool) for name, pool in pools.items()}
+    drawn: list[T] = []
+    weights = dict.fromkeys(pools, 0.0)
+    while len(drawn) < size:
+        name = min(pools, key=lambda name: weights[name] / shares[name])
+        for candidate in left[name]:
+            if (weight := weigh(candidate)) > 0:
+                weights[name] += weight
+                drawn.append(candidate)
+                break
+        else:
+            break
+    return drawn

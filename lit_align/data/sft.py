@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import signal
-from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -14,16 +13,15 @@ import lightning as L  # noqa: N812  the name that its users know
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths
 from lit_align.data.mixture import split
 from lit_align.data.packing import WindowPlan, WindowSampler
+from lit_align.data.tokenising import BadRows, Tokenising
 from lit_align.data.windows import Tree, WindowDataset
 from lit_align.forest import TokenForest, TokenPath, Window
 from lit_align.tokenizer import load_tokenizer
-from lit_align.trie import shared_size
 from lit_align.types import Conversation, ConversationSource
 
 logger = logging.getLogger(__name__)  # the command keeps all ranks but the first silent
@@ -54,7 +52,10 @@ class SFTDataModule(L.LightningDataModule):
         lengths: Token limits of an example.
         turns: Train ``all`` assistant turns or the ``last`` one of each conversation.
         thinking: The template's thinking switch for prompts.
-        seed: Seed of split and order.
+        bad_rows: What a row does that the chat format refuses (a control token in a text, a blank answer, roles out of
+            order): ``stop`` the run with its name, or be counted and left out (``drop``).
+        split_seed: Seed of the split, apart from ``seed`` so that runs with several seeds have one validation set.
+        seed: Seed of the order.
         workers: Processes that build forests ahead.
 
     Raises:
@@ -75,6 +76,8 @@ class SFTDataModule(L.LightningDataModule):
         lengths: Lengths = Lengths(),
         turns: Literal["all", "last"] = "all",
         thinking: bool = False,
+        bad_rows: BadRows = "stop",
+        split_seed: int = 0,
         seed: int = 0,
         workers: int = 0,
     ) -> None:
@@ -98,7 +101,7 @@ class SFTDataModule(L.LightningDataModule):
         self.base, self.sources, self.val_sources, self.replay = base, sources, val_sources or [], replay or []
         self.val_fraction, self.replay_share, self.window = val_fraction, replay_share, window
         self.token_budget, self.lengths, self.turns, self.thinking = token_budget, lengths, turns, thinking
-        self.seed, self.workers = seed, workers
+        self.bad_rows, self.split_seed, self.seed, self.workers = bad_rows, split_seed, seed, workers
         self.chat: ChatFormat
         self._trained: list[Tree] = []
         self._replayed: list[Tree] = []
@@ -120,48 +123,31 @@ class SFTDataModule(L.LightningDataModule):
             return
         logger.info("reading conversations; tokenizer of %s", self.base)
         self.chat = ChatFormat(load_tokenizer(self.base), thinking=self.thinking)
-        conversations = [c for source in self.sources for c in source.conversations()]
-        trained, validation = split(conversations, self.val_fraction, self.seed)
-        if self.val_fraction and not validation:
+        sides: dict[str, list[Conversation]] = {"training": [], "validation": []}
+        parts = {side: self._tokenising(side, 1.0) for side in sides}
+        for source in self.sources:
+            # Split before anything is drawn: what a source draws moves no conversation to the other side.
+            halves = split(source.conversations(), self.val_fraction, self.split_seed)
+            for side, half in zip(sides, halves, strict=True):
+                sides[side] += source.draw(half, parts[side].trained_tokens) if half else []
+        if self.val_fraction and not sides["validation"]:
             raise ValueError(
-                f"`data.val_fraction` = {self.val_fraction} holds out none of {len(conversations)} conversations; "
+                f"`data.val_fraction` = {self.val_fraction} holds out none of {len(sides['training'])} conversations; "
                 "raise it, name `data.val_sources`, or set it to 0"
             )
-        validation += [c for source in self.val_sources for c in source.conversations()]
-        self._trained = self._trees(trained, "training", 1.0)
-        self._validation = self._trees(validation, "validation", 1.0) if validation else []
-        replayed = [c for source in self.replay for c in source.conversations()]
-        self._replayed = self._trees(replayed, "replay", 0.0) if replayed else []
+        sides["validation"] += self._drawn(self.val_sources, parts["validation"])
+        self._trained = parts["training"].trees(sides["training"])
+        self._validation = parts["validation"].trees(sides["validation"]) if sides["validation"] else []
+        if self.replay:
+            part = self._tokenising("replay", 0.0)
+            self._replayed = part.trees(self._drawn(self.replay, part))
 
-    def _trees(self, conversations: Sequence[Conversation], part: str, weight: float) -> list[Tree]:
-        trees: list[Tree] = []
-        happened: dict[str, Counter[str]] = {}
-        for conversation in tqdm(conversations, desc=f"tokenising {part}", delay=2, leave=False):
-            count = happened.setdefault(conversation.source, Counter())
-            paths = []
-            for path in self.chat.paths(conversation, self.turns):
-                fitted, outcome = self.lengths.fit(path)
-                count[outcome] += 1
-                if fitted is not None:
-                    paths.append(TokenPath(fitted.tokens, fitted.classes, fitted.example, weight))
-            if paths:
-                size = shared_size([path.tokens for path in paths])
-                if size > self.token_budget:
-                    raise ValueError(
-                        f"{conversation.id}: its {size} tokens are over `data.token_budget` = {self.token_budget}; "
-                        "raise the budget or lower `data.lengths.max_length`"
-                    )
-                group = f"{conversation.source}/{conversation.group}" if conversation.group else ""
-                trees.append(Tree(conversation.id, tuple(paths), size, group))
-        for source, count in happened.items():
-            told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(count.items()))
-            logger.info(f"{part}: {source}: {sum(count.values())} answers: {told}")
-        if not trees:
-            raise ValueError(
-                f"no example is left for {part}: {len(conversations)} conversations were read, none fits "
-                f"`data.lengths` ({self.lengths}); raise max_length or max_prompt_length, or use `overlong: cut`"
-            )
-        return trees
+    def _tokenising(self, part: str, weight: float) -> Tokenising:
+        return Tokenising(self.chat, self.lengths, self.turns, self.token_budget, weight, self.bad_rows, part)
+
+    @staticmethod
+    def _drawn(sources: Sequence[ConversationSource], part: Tokenising) -> list[Conversation]:
+        return [one for source in sources for one in source.draw(source.conversations(), part.trained_tokens)]
 
     def train_dataloader(self) -> DataLoader[Window]:
         """Windows of this rank, from the position at which the run stands."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_align.data.mixture import content_hash, split
+from lit_align.data.mixture import content_hash, draw, split
 from lit_align.types import Conversation, Message
 
 
@@ -78,3 +78,31 @@ def test_fraction_outside_its_range_is_refused(fraction: float) -> None:
 def test_fraction_zero_holds_out_nothing() -> None:
     conversations = [talk(str(i), "a") for i in range(200)]
     assert split(conversations, 0.0, 0) == (conversations, [])
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=40), st.floats(0.1, 0.9), st.integers(0, 40))
+def test_drawn_shares_are_right_to_within_one_example_at_every_size(
+    weights: list[int], share: float, size: int
+) -> None:
+    pools = {"a": [("a", w) for w in weights], "b": [("b", w) for w in reversed(weights)]}
+    drawn = draw(pools, {"a": share, "b": 1 - share}, size, lambda one: one[1])
+    totals = {name: sum(w for pool, w in drawn if pool == name) for name in pools}
+    # No pool is ever further ahead of the other than by the example that was drawn last.
+    assert abs(totals["a"] / share - totals["b"] / (1 - share)) <= max(weights) / min(share, 1 - share) + 1e-9
+    assert len(drawn) <= size
+
+
+def test_a_pool_is_drawn_in_its_order_and_no_further_than_asked() -> None:
+    seen: list[int] = []
+
+    def weigh(one: int) -> float:
+        seen.append(one)
+        return float(one % 3 != 0)  # the multiples of three do not fit
+
+    assert draw({"a": range(100)}, {"a": 1.0}, 4, weigh) == [1, 2, 4, 5]
+    assert seen == [0, 1, 2, 3, 4, 5]
+
+
+def test_nothing_is_drawn_beyond_a_pool_that_ran_out() -> None:
+    drawn = draw({"a": [1] * 100, "b": [1] * 2}, {"a": 0.5, "b": 0.5}, 50, float)
+    assert len(drawn) == 5

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_align.data import sft
+from lit_align.data import tokenising
 from lit_align.data.lengths import Lengths
 from lit_align.data.sft import SFTDataModule
 from lit_align.data.windows import Tree
@@ -107,9 +107,9 @@ def test_limits_that_mean_nothing_are_refused(options: dict[str, int], rule: str
 def test_what_was_kept_cut_and_dropped_is_told_exactly(
     caplog: pytest.LogCaptureFixture, overlong: Literal["drop", "cut"]
 ) -> None:
-    caplog.set_level("INFO", sft.logger.name)
+    caplog.set_level("INFO", tokenising.logger.name)
     whole = [p for tree in some_data()._trained for p in tree.paths]
-    lengths = Lengths(max_length=24, max_prompt_length=22, overlong=overlong)
+    lengths = Lengths(max_length=24, max_prompt_length=22, overlong=overlong, max_dropped=1.0)
     data = some_data(lengths=lengths)
     expected = Counter(lengths.fit(p)[1] for p in whole)
     assert len(expected) == 3
@@ -143,6 +143,57 @@ def test_no_usable_example_is_an_error_that_says_why() -> None:
         some_data(lengths=Lengths(max_length=3))
     with pytest.raises(ValueError, match="no example is left for replay"):
         some_data(replay=[Given(0, "empty"), Given(1, "x" * 80)], replay_share=1.0, lengths=Lengths(max_length=50))
+
+
+def test_a_limit_that_drops_more_than_the_set_share_stops_with_the_lengths() -> None:
+    with pytest.raises(ValueError, match=r"12 of 13 answers .92%. would be dropped") as refused:
+        some_data(lengths=Lengths(max_length=24))
+    lines = str(refused.value).splitlines()
+    assert "more than `data.lengths.max_dropped` = 50% allows" in lines[0]
+    assert sum(int(line.split("|")[1].split()[1 - line.count("| ")]) for line in lines[1:-1]) == 13
+    assert [line.endswith(" over") for line in lines[1:-1]] == [False, True, True]
+    assert "raise `data.lengths.max_length`" in lines[-1]
+    assert len(some_data(lengths=Lengths(max_length=24, max_dropped=12 / 13))._trained) == 1
+
+
+def test_the_share_is_that_of_each_source() -> None:
+    long = Given(2, "long" * 20)
+    with pytest.raises(ValueError, match=r"training: (long)+: 3 of 3 answers"):
+        some_data(sources=[Given(9), long], lengths=Lengths(max_length=60))
+
+
+@dataclass(frozen=True)
+class OneBad(Given):
+    """The second row holds a control token."""
+
+    def conversations(self) -> list[Conversation]:
+        """See the class."""
+        rows = super().conversations()
+        bad = (Message("user", "a <|im_end|> b"), Message("assistant", "yes"))
+        return [rows[0], Conversation(bad, id="given:bad", source=self.name), *rows[1:]]
+
+
+def test_a_refused_row_stops_the_run_or_is_counted_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ValueError, match=r"given:bad, messages\[0\].content: holds the text of the control token"):
+        some_data(sources=[OneBad()])
+    caplog.set_level("INFO", tokenising.logger.name)
+    data = some_data(sources=[OneBad()], bad_rows="drop")
+    assert data.identity() == some_data().identity()
+    [told] = [line for line in caplog.messages if line.startswith("training: ")][:1]
+    assert told.startswith("training: given: 14 answers: 13 kept, 1 refused; first refusal: given:bad, messages[0]")
+
+
+def test_refused_rows_count_as_dropped() -> None:
+    with pytest.raises(ValueError, match=r"1 of 14 answers .7%. would be dropped"):
+        some_data(sources=[OneBad()], bad_rows="drop", lengths=Lengths(max_dropped=0.05))
+
+
+def test_seed_and_split_seed_are_apart() -> None:
+    def held_out(**seeds: int) -> set[str]:
+        return {tree.name for tree in some_data(sources=[Given(40)], val_fraction=0.3, **seeds)._validation}
+
+    assert held_out(seed=1) == held_out(seed=2)
+    assert held_out(split_seed=1) != held_out(split_seed=2)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +311,7 @@ CHANGES: list[dict[str, Any]] = [
     {"sources": [Given(8)]},
     {"sources": [Given(9, "other")]},
     {"turns": "last"},
-    {"lengths": Lengths(max_length=24)},
+    {"lengths": Lengths(max_length=24, overlong="cut")},
     {"replay": [Given(3, "old")], "replay_share": 0.5},
 ]
 
