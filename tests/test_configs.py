@@ -8,22 +8,33 @@ import yaml
 from parsing import parsed
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-QUICKSTART = CONFIGS / "quickstart.yaml"
 ALL = sorted(CONFIGS.rglob("*.yaml"))
 OVERLAYS = [path for path in ALL if path.parent.name == "overlays"]
-_NAMES = {path: str(path.relative_to(CONFIGS)) for path in ALL}
+BASES = [path for path in ALL if path not in OVERLAYS]
+_NAMES = {path: path.relative_to(CONFIGS).as_posix() for path in ALL}
 
 every_config = pytest.mark.parametrize("path", ALL, ids=_NAMES.get)
 
 
+def _header(path: Path) -> list[str]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
+
+
 def _words(path: Path) -> list[str]:
-    below = ["-c", str(QUICKSTART)] if path in OVERLAYS else []
-    return ["fit", *below, "-c", str(path)]
+    """Arguments of the command that the head of the file gives."""
+    [command] = [line.removeprefix("#").split() for line in _header(path) if "lit-align fit" in line]
+    return [str(CONFIGS.parent / word) if word.startswith("configs/") else word for word in command[1:]]
 
 
-def test_there_are_configurations_and_overlays() -> None:
-    assert QUICKSTART in ALL
-    assert OVERLAYS
+def test_the_configurations_are_found() -> None:
+    assert {_NAMES[path] for path in BASES} == {
+        "quickstart.yaml", "sft/qwen3-1.7b-twix.yaml", "sft/smollm2-135m.yaml",
+    }  # fmt: skip
+    assert {path.stem for path in OVERLAYS} == {
+        "anchor-forward-kl", "anchor-jensen-shannon", "anchor-on-answers", "anchor-target-masked-kl", "bf16",
+        "csv-only", "debug", "fp32", "no-anchor", "recipe-512", "rehearsal",
+    }  # fmt: skip
 
 
 @every_config
@@ -35,9 +46,16 @@ def test_a_configuration_parses(path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("path", OVERLAYS, ids=_NAMES.get)
 def test_an_overlay_changes_its_base(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = parsed(["fit", "-c", str(QUICKSTART)], monkeypatch)
+    plain = parsed(_words(path)[:3], monkeypatch)
     changed = parsed(_words(path), monkeypatch)
     assert {**changed, "config": None} != {**plain, "config": None}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("base", BASES, ids=_NAMES.get)
+@pytest.mark.parametrize("path", OVERLAYS, ids=_NAMES.get)
+def test_every_overlay_parses_on_every_base(path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parsed(["fit", "-c", str(base), "-c", str(path)], monkeypatch)
 
 
 @every_config
@@ -59,8 +77,7 @@ def test_a_configuration_leaves_the_base_of_the_data_to_the_model(path: Path) ->
 
 @every_config
 def test_a_configuration_says_what_it_is_for_and_how_it_is_run(path: Path) -> None:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    header = lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
+    header = _header(path)
     assert len(header) >= 2
     assert any("lit-align fit" in line and f"configs/{_NAMES[path]}" in line for line in header), header
 

@@ -52,7 +52,7 @@ class Tokenising:
         self._outcomes: dict[str, Counter[str]] = {}
         self._sizes: dict[str, list[int]] = {}
         self._first_refusal: dict[str, str] = {}
-        self._bar = tqdm(desc=f"tokenising {part}", delay=2, leave=False, unit=" rows")
+        self._bar: tqdm[None] | None = None  # opened at the first row: two open bars write over one another
 
     def trained_tokens(self, conversation: Conversation) -> int:
         """Answer tokens that a conversation brings into training; 0 if nothing of it fits."""
@@ -67,7 +67,8 @@ class Tokenising:
                 loses more answers than ``lengths.max_dropped`` allows; or nothing is left.
         """
         found = [self._tree(conversation) for conversation in conversations]
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
         for source, count in self._outcomes.items():
             told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(count.items()))
             refusal = self._first_refusal.get(source)
@@ -88,6 +89,8 @@ class Tokenising:
     def _tree(self, conversation: Conversation) -> Tree | None:
         # By identity: two rows may say the same. The conversation is kept beside its tree, so no other gets its id.
         if (done := self._trees.get(id(conversation))) is None:
+            if self._bar is None:
+                self._bar = tqdm(desc=f"tokenising {self._part}", delay=2, leave=False, unit=" rows")
             self._bar.update()
             done = self._trees[id(conversation)] = (conversation, self._tokenised(conversation))
         return done[1]
