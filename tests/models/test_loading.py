@@ -59,6 +59,27 @@ def test_a_base_is_frozen_and_in_evaluation_mode_with_its_head_and_norms_not_qua
     assert type(base.get_output_embeddings()) is torch.nn.Linear
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_pass_without_gradient_changes_no_gradient_of_an_nf4_policy(dtype: Literal["bfloat16", "float32"]) -> None:
+    # Where the CPU has bf16 instructions, bitsandbytes would switch to a kernel without a backward at such a pass.
+    ids = torch.arange(3, 40)[None]
+
+    def gradients(pass_before: bool) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        policy = add_lora(load_base("tiny-qwen3", Weights(dtype, "nf4")), LoRA(rank=4))
+        if pass_before:
+            with torch.no_grad():
+                policy(input_ids=ids)
+        policy(input_ids=ids).logits.float().logsumexp(-1).sum().backward()
+        found = [p.grad for name, p in policy.named_parameters() if "lora_B" in name and p.grad is not None]
+        assert found
+        return found
+
+    for one, other in zip(gradients(False), gradients(True), strict=True):
+        assert torch.equal(one, other)
+        assert one.abs().max() > 0
+
+
 def test_an_unknown_target_is_an_error_that_names_it(random_qwen3: str) -> None:
     with pytest.raises(ValueError, match="nope"):
         add_lora(load_base(random_qwen3, Weights()), LoRA(target_modules=["nope"]))
