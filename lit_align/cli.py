@@ -15,6 +15,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch.optim import Optimizer
 
 from lit_align import __version__
 from lit_align.callbacks.adapter_export import AdapterExport
@@ -32,13 +33,14 @@ from lit_align.data.sources.t_wix import TWix
 from lit_align.data.sources.table_skills import TableSkills
 from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.losses.anchor import ReverseKL
+from lit_align.modules.optimizer import AdamW8bit
 from lit_align.modules.schedule import CosineSchedule
 from lit_align.modules.sft import SFTModule
-from lit_align.modules.startup import refuse_precision, refuse_trainer_settings
+from lit_align.modules.startup import refuse_absent_devices, refuse_precision, refuse_trainer_settings
 
 # Imported so that configurations may use short names: of these and of all classes that their files define.
 SHORT_NAMES = (
-    BenchmarkEvaluation, CosineSchedule, ExactMatchBenchmark, MessagesFile, PromptCompletionFile, ReverseKL,
+    AdamW8bit, BenchmarkEvaluation, CosineSchedule, ExactMatchBenchmark, MessagesFile, PromptCompletionFile, ReverseKL,
     SFTDataModule, SFTModule, TableSkills, TWix,
 )  # fmt: skip
 
@@ -51,6 +53,15 @@ class AlignParser(LightningArgumentParser):
         del ex
         complain(explain(message, read_given(sys.argv[1:]), self.known_keys()))
         sys.exit(2)
+
+    def add_class_arguments(self, theclass: type[Any], *args: Any, **kwargs: Any) -> list[str]:
+        """Add the parameters of a class; those of a default optimizer can be set without naming it again."""
+        added: list[str] = super().add_class_arguments(theclass, *args, **kwargs)
+        for action in self._actions:
+            # jsonargparse does so itself for a plain factory, but not for a union with one.
+            if isinstance(action.default, type) and issubclass(action.default, Optimizer):
+                action.default = {"class_path": f"{action.default.__module__}.{action.default.__qualname__}"}
+        return added
 
     def known_keys(self) -> set[str]:
         """Keys of this parser, of its subcommands, and of all classes that it may be given."""
@@ -98,8 +109,10 @@ class AlignCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build module, data and trainer; what one of them refuses is a mistake in the arguments."""
         try:
-            if str(self._get(self.config, "trainer").precision) in {"16", "16-mixed"}:
+            trainer = self._get(self.config, "trainer")
+            if str(trainer.precision) in {"16", "16-mixed"}:
                 refuse_precision("16-mixed")  # on a CPU Lightning would take bf16-mixed instead
+            refuse_absent_devices(trainer.accelerator, trainer.devices)
             super().instantiate_classes()
             refuse_trainer_settings(self.trainer)
         except (ValueError, MisconfigurationException) as error:
@@ -154,6 +167,7 @@ def _quiet_libraries() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # a 4-bit kernel that it can do without
     own = logging.getLogger("lit_align")
     own.setLevel(logging.INFO if getattr(rank_zero_only, "rank", 0) == 0 else logging.ERROR)
     handler = logging.StreamHandler(sys.stderr)  # a new one, since a caller may have put another stream there

@@ -144,12 +144,18 @@ def _unknown_class(name: str, key: str, given: Sequence[Given]) -> str:
     bases = _types_of(last)
     names = sorted({found.__name__ for base in bases for found in _concrete(base)})
     near = get_close_matches(name.split(".")[-1], names, 1, 0.6)
-    what = " or ".join(sorted(base.__name__ for base in bases)) or "class"
+    what = " or ".join(sorted(base.__name__ for base in bases if _made_by(base) not in bases)) or "class"
     if near:
         package = name.rpartition(".")[0]
         nearest = f"{package}.{near[0]}" if hasattr(sys.modules.get(package), near[0]) else near[0]
         return f"{place}: `{name}` is no {what}; did you mean `{nearest}`?"
     return f"{place}: `{name}` is no {what}; " + (f"there are {', '.join(names)}" if names else "see --help")
+
+
+def _made_by(base: type[Any]) -> Any:
+    """What a class of factories makes: a user knows them by that."""
+    call = vars(base).get("__call__")
+    return typing.get_type_hints(call).get("return") if inspect.isfunction(call) else None
 
 
 def _our_classes() -> list[type[Any]]:

@@ -9,10 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from lit_align.cli import main
-from lit_align.modules.startup import refuse_trainer_settings
+from lit_align.modules.startup import refuse_absent_devices, refuse_trainer_settings
 from lit_align.tokenizer import resolve_base
 
 GOOD = {"question": "What is 2 + 2?", "answer": "Four."}
@@ -204,3 +205,73 @@ def test_a_sampler_that_would_share_the_windows_out_again_is_refused_on_several_
         refuse_trainer_settings(trainer)
     trainer.world_size = 1
     refuse_trainer_settings(trainer)
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda"])
+@pytest.mark.parametrize(
+    ("build", "visible", "says"),
+    [
+        (
+            None, None,
+            ["is built without CUDA", "pip install --force-reinstall torch==", "download.pytorch.org/whl/cu130"],
+        ),
+        ("13.0", None, ["sees no device", "`nvidia-smi`", "CUDA_VISIBLE_DEVICES is not set"]),
+        ("13.0", "", ["sees no device", "CUDA_VISIBLE_DEVICES = ''"]),
+    ],
+    ids=["CPU build", "no driver", "hidden"],
+)  # fmt: skip
+def test_a_gpu_that_is_not_there_is_answered_with_the_cause_and_the_next_step(
+    accelerator: str, build: str | None, visible: str | None, says: list[str],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    _plant_devices(monkeypatch, 0, build, visible)
+    assert _fit(None, f"--trainer.accelerator={accelerator}") == 2  # before the data, which are not there either
+    told = _told(capsys)
+    assert told.startswith(f"lit-align: `trainer.accelerator` = {accelerator}: torch {torch.__version__} is built")
+    assert told.endswith("--trainer.accelerator cpu")
+    assert all(part in told for part in says), told
+    assert not Path("lightning_logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("devices", "absent", "there"),
+    [("4", "2, 3", 2), ("[0, 2]", "2", 2), ("1,5", "5", 2), ("2", "1", 1)],
+)
+@pytest.mark.parametrize("accelerator", ["auto", "gpu", "cuda"])
+def test_more_devices_than_there_are_are_answered_with_those_that_there_are(
+    accelerator: str, devices: str, absent: str, there: int,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    _plant_devices(monkeypatch, there, "13.0", None)
+    assert _fit(None, f"--trainer.accelerator={accelerator}", f"--trainer.devices={devices}") == 2
+    told = _told(capsys)
+    assert told.startswith("lit-align: `trainer.devices` = ")
+    assert f"asks for CUDA device {absent}, but only {'0' if there == 1 else '0, 1'}" in told
+    assert told.endswith(f"set --trainer.devices {there} or less")
+    assert not Path("lightning_logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "devices", "there"),
+    [
+        ("cpu", 4, 0), ("auto", 4, 0), ("auto", "auto", 0), ("mps", 1, 0), ("gpu", "auto", 1), ("cuda", 2, 2),
+        ("gpu", -1, 1), ("gpu", "-1", 1), ("gpu", [1], 2), ("gpu", "1", 1), ("gpu", "0,1", 2), ("auto", 1, 1),
+    ],
+)  # fmt: skip
+def test_devices_that_are_there_or_not_of_cuda_are_accepted(
+    accelerator: str, devices: object, there: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _plant_devices(monkeypatch, there, "13.0", None)
+    refuse_absent_devices(accelerator, devices)
+
+
+def _plant_devices(monkeypatch: pytest.MonkeyPatch, there: int, build: str | None, visible: str | None) -> None:
+    monkeypatch.setattr(torch.version, "cuda", build)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr("sys.platform", "linux")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)

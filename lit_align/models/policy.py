@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lit_align.forest import TokenForest
 from lit_align.models.loading import LoRA, Weights, add_lora, load_base, weights_fingerprint
@@ -26,6 +28,7 @@ class Policy(nn.Module):
         lora: The trained adapter.
         attention: ``tree_sdpa`` (everywhere), ``flex`` (CUDA) or ``padded`` (each example a row of its own: the
             reference implementation, and the one path for models whose layers forbid sharing).
+        activation_checkpointing: See :func:`checkpoint_activations`.
 
     Attributes:
         peft: The PEFT model, for adapters and export.
@@ -34,10 +37,17 @@ class Policy(nn.Module):
 
     Raises:
         ValueError: The model's layers forbid sharing and ``attention`` is not ``padded``; or its output head is
-            adapted, or scales or caps its logits.
+            adapted, or scales or caps its logits; or activations are to be checkpointed and no layer can.
     """
 
-    def __init__(self, base: str, weights: Weights, lora: LoRA, attention: AttentionPath) -> None:
+    def __init__(
+        self,
+        base: str,
+        weights: Weights,
+        lora: LoRA,
+        attention: AttentionPath,
+        activation_checkpointing: bool = False,
+    ) -> None:
         super().__init__()
         model = load_base(base, weights)
         if attention != "padded":
@@ -47,6 +57,8 @@ class Policy(nn.Module):
         self.base_fingerprint = weights_fingerprint(model)
         self.peft: PeftModel = add_lora(model, lora)
         _refuse_adapted_head(self.causal_lm)
+        if activation_checkpointing:
+            checkpoint_activations(self.causal_lm)
 
     @property
     def causal_lm(self) -> Any:
@@ -142,6 +154,34 @@ def _refuse_adapted_head(model: Any) -> None:
             f"{model.config.model_type}: the output head is adapted (`{names[0]}`), and its adapter would be ignored: "
             "take the head out of `lora.target_modules`"
         )
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Compute each layer's activations again in the backward pass instead of keeping them (arXiv:1604.06174).
+
+    Exact: the second pass draws the dropout of the first one, and leaves the random numbers alone. Passes without
+    gradient are as before. transformers' layers do it in train mode only, so the layers themselves, not what they
+    hold, are put into it: a frozen base stays in evaluation mode. (Layers that drop out by their own mode, as OPT's do,
+    would then drop out in the base too; the check at the start of a run refuses that.)
+
+    Args:
+        model: A transformers model, its adapter added (PEFT would otherwise ask for gradients of the embeddings).
+
+    Raises:
+        ValueError: No layer of the model can do so.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        raise ValueError(
+            f"{model.config.model_type}: no layer of this model can compute its activations again; "
+            "set `activation_checkpointing: false`"
+        )
+    for layer in layers:
+        layer.training = True
+        layer.gradient_checkpointing = True
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
 
 @torch.no_grad()

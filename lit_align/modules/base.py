@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_align.forest import Window, targetless_forest
@@ -19,6 +18,7 @@ from lit_align.models.policy import Policy
 from lit_align.models.reference import BaseReference, Reference, refuse_trainable_base
 from lit_align.models.tree_attention import AttentionPath
 from lit_align.modules.objective import Objective, WindowData
+from lit_align.modules.optimizer import OptimizerFactory, decay_groups, optimizer_identity
 from lit_align.modules.resume import (
     Identity,
     over_ranks,
@@ -31,8 +31,6 @@ from lit_align.modules.schedule import CosineSchedule, Schedule
 from lit_align.modules.startup import check_start, peak_memory_gb, refuse_trainer_settings
 
 logger = logging.getLogger(__name__)
-
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 class NonFiniteError(RuntimeError):
@@ -51,10 +49,12 @@ class AlignModule(Objective):
         lora: The trained adapter.
         attention: ``tree_sdpa`` (everywhere), ``flex`` (CUDA) or ``padded`` (no sharing).
         reference: What the policy is compared with.
-        optimizer: Made from the trainable parameters.
+        optimizer: Made from the trainable parameters; those of fewer than two dimensions do not decay.
         schedule: Factor of its learning rate by step.
         max_grad_norm: Gradients are scaled down to this 2-norm; 0 leaves them alone. (Lightning's own
             `gradient_clip_val` does not reach a window and is refused.)
+        activation_checkpointing: Each layer's activations are computed again in the backward pass instead of kept:
+            the same numbers for less memory and more time.
 
     Raises:
         ValueError: `max_grad_norm` is negative.
@@ -70,6 +70,7 @@ class AlignModule(Objective):
         optimizer: OptimizerFactory,
         schedule: Schedule | None,
         max_grad_norm: float,
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if not max_grad_norm >= 0:  # nan too
@@ -81,6 +82,7 @@ class AlignModule(Objective):
         self.optimizer_factory = optimizer
         self.schedule: Schedule = schedule or CosineSchedule()
         self.max_grad_norm = max_grad_norm
+        self.activation_checkpointing = activation_checkpointing
         self.policy: Policy
         self._num_tokens = 0
         self._window_rng: dict[str, Any] | None = None
@@ -99,12 +101,12 @@ class AlignModule(Objective):
         """Load the base and add the adapter, once."""
         if "policy" not in self._modules:
             logger.info("loading %s", self.base)
-            self.policy = Policy(self.base, self.weights, self.lora, self.attention)
+            self.policy = Policy(self.base, self.weights, self.lora, self.attention, self.activation_checkpointing)
             refuse_trainable_base(self.policy)
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the adapter, and its schedule by step."""
-        optimizer = self.optimizer_factory(list(self.policy.adapter_parameters().values()))
+        optimizer = self.optimizer_factory(decay_groups(self.policy.adapter_parameters()))
         total = self.total_steps()
         scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -244,14 +246,11 @@ class AlignModule(Objective):
 
     def identity(self) -> Identity:
         """What a resumed run must share with the run of the checkpoint, as text by key."""
-        defaults = self.optimizer_factory([nn.Parameter(torch.zeros(1))])
-        settings = {f"optimizer.{key}": repr(value) for key, value in defaults.defaults.items()}
         return {
             "base weights": self.policy.base_fingerprint,
             "weights": repr(self.weights),
             "lora": repr(self.lora),
-            "optimizer": type(defaults).__name__,
-            **settings,
+            **optimizer_identity(self.optimizer_factory),
             "schedule": repr(self.schedule),
             "max_grad_norm": repr(self.max_grad_norm),
             "reference": repr(self.reference),

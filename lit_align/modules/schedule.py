@@ -12,6 +12,9 @@ from typing import ClassVar
 class Schedule(ABC):
     """Linear warm-up, then the shape of the subclass.
 
+    After the warm-up the factors are those of transformers' schedules of the same names. In it they are one step
+    ahead: there the first step has a rate of 0 and changes nothing.
+
     Attributes:
         warmup_steps: Optimizer steps of the warm-up, >= 0; the first step has ``1 / warmup_steps`` of the rate.
         warmup_ratio: The warm-up as a share of all steps, in [0, 1); given instead of ``warmup_steps``.

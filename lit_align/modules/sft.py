@@ -11,7 +11,8 @@ from lit_align.losses.anchor import ForwardKL, KLAnchor, ReverseKL
 from lit_align.models.loading import LoRA, Weights
 from lit_align.models.reference import Reference
 from lit_align.models.tree_attention import AttentionPath
-from lit_align.modules.base import AlignModule, OptimizerFactory
+from lit_align.modules.base import AlignModule
+from lit_align.modules.optimizer import OptimizerFactory
 from lit_align.modules.resume import Identity
 from lit_align.modules.schedule import Schedule
 from lit_align.ops.frozen_head import score_tokens
@@ -33,9 +34,12 @@ class SFTModule(AlignModule):
         attention: ``tree_sdpa`` (everywhere), ``flex`` (CUDA) or ``padded`` (no sharing).
         reference: What the anchor holds on to; None is the bare base.
         anchor: Divergence, coefficient, schedule and tokens of the anchor; ``anchor.coef: 0`` is plain SFT.
-        optimizer: Made from the trainable parameters.
+        optimizer: Made from the trainable parameters, those of fewer than two dimensions without weight decay:
+            ``torch.optim.AdamW``, ``AdamW8bit``, ``PagedAdamW8bit``, ``PagedAdamW32bit`` or any other class path.
         schedule: Factor of the learning rate by step; None is a cosine without warm-up.
         max_grad_norm: Gradients are scaled down to this 2-norm; 0 leaves them alone.
+        activation_checkpointing: Each layer's activations are computed again in the backward pass instead of kept:
+            the same numbers for less memory and more time.
 
     Raises:
         ValueError: `max_grad_norm` is negative.
@@ -52,8 +56,11 @@ class SFTModule(AlignModule):
         optimizer: OptimizerFactory = AdamW,
         schedule: Schedule | None = None,
         max_grad_norm: float = 1.0,
+        activation_checkpointing: bool = False,
     ) -> None:
-        super().__init__(base, weights, lora, attention, reference, optimizer, schedule, max_grad_norm)
+        super().__init__(
+            base, weights, lora, attention, reference, optimizer, schedule, max_grad_norm, activation_checkpointing
+        )
         self.anchor = anchor
 
     def counts(self, window: Window) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -34,6 +35,63 @@ def refuse_precision(precision: str) -> None:
             f"`trainer.precision` = {precision} is not supported: adapters are trained in fp32 without "
             "loss scaling; use bf16-mixed or 32-true (`model.weights` sets the number format of the base)"
         )
+
+
+def refuse_absent_devices(accelerator: Any, devices: Any) -> None:
+    """Refuse CUDA devices that this machine does not have.
+
+    Args:
+        accelerator: As the trainer takes it; ``auto`` asks for CUDA where there is some.
+        devices: As the trainer takes them: a number, indices, or ``auto``.
+
+    Raises:
+        ValueError: Names the setting, what is there, and what to do.
+    """
+    mps = accelerator != "cuda" and torch.backends.mps.is_available()
+    if accelerator not in ("auto", "cuda", "gpu") or mps or torch.distributed.is_torchelastic_launched():
+        return
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if there == 0 and accelerator != "auto":
+        raise ValueError(
+            f"`trainer.accelerator` = {accelerator}: {_why_no_cuda()}; without a GPU: --trainer.accelerator cpu"
+        )
+    absent = [index for index in _indices(devices) if index >= there]
+    if there and absent:
+        raise ValueError(
+            f"`trainer.devices` = {devices} asks for CUDA device {', '.join(map(str, absent))}, but only "
+            f"{', '.join(map(str, range(there)))} {'is' if there == 1 else 'are'} visible (CUDA_VISIBLE_DEVICES "
+            f"{_visible()}): set --trainer.devices {there} or less"
+        )
+
+
+def _indices(devices: Any) -> list[int]:
+    if isinstance(devices, str):
+        parts = [part.strip() for part in devices.split(",") if part.strip()]
+        if not all(part.lstrip("-").isdecimal() for part in parts):
+            return []  # `auto`; anything else is for Lightning to refuse
+        devices = int(parts[0]) if parts and "," not in devices else [int(part) for part in parts]
+    return list(range(devices)) if isinstance(devices, int) else list(devices)
+
+
+def _why_no_cuda() -> str:
+    version = torch.__version__
+    if torch.version.cuda is None and torch.version.hip is None:
+        if sys.platform == "darwin":
+            return f"torch {version} is built without CUDA, as all builds for macOS are"
+        wheel = f"torch=={version.partition('+')[0]} --index-url https://download.pytorch.org/whl/cu130"
+        return (
+            f"torch {version} is built without CUDA; `pip install --force-reinstall {wheel}` brings a build with it "
+            "(for older drivers see https://pytorch.org/get-started/locally/)"
+        )
+    return (
+        f"torch {version} is built with CUDA but sees no device; does `nvidia-smi` show one (driver), and is it left "
+        f"visible (CUDA_VISIBLE_DEVICES {_visible()})?"
+    )
+
+
+def _visible() -> str:
+    value = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return "is not set" if value is None else f"= {value!r}"
 
 
 def refuse_trainer_settings(trainer: Trainer) -> None:
@@ -106,6 +164,7 @@ def refuse_other_start(module: AlignModule, probe: TokenForest) -> None:
         raise RuntimeError(
             f"at step 0 the policy differs from its reference {module.reference} by {difference:.2e} in the hidden "
             "states, where it must be equal: the adapter does not start at zero, or something else drops out"
+            + ("; try `model.activation_checkpointing: false`" if module.activation_checkpointing else "")
         )
 
 
@@ -117,9 +176,10 @@ def _try_largest(module: AlignModule, forest: TokenForest) -> None:
         loss, _ = module.forest_loss(forest, module.counts(Window((forest,), 0, ())).clamp(min=1), step=10**9)
         loss.backward()  # type: ignore[no-untyped-call]
     except torch.OutOfMemoryError as error:
+        again = "" if module.activation_checkpointing else "`model.activation_checkpointing: true` (slower), or "
         raise RuntimeError(
             f"the largest forest of this run ({len(forest)} tokens) does not fit into the memory of {module.device}: "
-            f"set `data.token_budget` below {len(forest)}, or use `model.weights.quantization: nf4`"
+            f"set `data.token_budget` below {len(forest)}, or {again}`model.weights.quantization: nf4`"
         ) from error
     finally:
         for parameter in module.policy.parameters():

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,3 +69,26 @@ def test_only_what_depends_on_the_length_of_the_run_says_so() -> None:
 def test_values_out_of_range_are_refused(options: dict[str, Any], rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
         CosineSchedule(**options)
+
+
+def test_factors_by_hand() -> None:
+    cosine, linear = CosineSchedule(warmup_steps=2, floor=0.1), LinearSchedule(warmup_ratio=0.25)
+    half = 0.5 + 0.25 * math.sqrt(2)  # (1 + cos 45°) / 2
+    expected = [0.5, 1.0, 1.0, 0.1 + 0.9 * half, 0.55, 0.1 + 0.9 * (1 - half), 0.1]
+    assert [cosine.factor(step, 6) for step in range(7)] == pytest.approx(expected, abs=1e-12)
+    assert [linear.factor(step, 8) for step in range(9)] == [0.5, 1.0, *(1 - s / 6 for s in range(6)), 0.0]
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 7])
+@pytest.mark.parametrize("kind", KINDS)
+def test_factors_are_those_of_transformers_one_step_ahead_in_the_warm_up(kind: type[Schedule], warmup: int) -> None:
+    from transformers import get_scheduler
+
+    name = {CosineSchedule: "cosine", LinearSchedule: "linear", ConstantSchedule: "constant_with_warmup"}[kind]
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=50).lr_lambdas[0]
+    ours = kind(warmup_steps=warmup)
+    assert [ours.factor(step, 50) for step in range(warmup)] == [theirs(step + 1) for step in range(warmup)]
+    after = range(warmup, 51)
+    assert [ours.factor(step, 50) for step in after] == pytest.approx([theirs(step) for step in after], abs=1e-12)
+    assert theirs(0) == (0.0 if warmup else 1.0)
