@@ -89,11 +89,12 @@ def load_base(base: str, weights: Weights) -> PreTrainedModel:
         raise ValueError(f"base {base}: an encoder-decoder model has no causal forest; choose a decoder-only one")
     model.config.use_cache = False
     model.requires_grad_(False)
-    for module in model.modules():
+    parts: Iterator[Any] = model.modules()
+    for part in parts:
         # On CPUs with bf16 instructions bitsandbytes 0.50 repacks 4-bit weights at the first pass without gradient, for
         # a kernel that has no backward: gradients would be wrong from then on, by a tenth of their size.
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+        if hasattr(part, "support_avx512bf16_for_cpu"):
+            part.support_avx512bf16_for_cpu = False
     frozen: PreTrainedModel = model.eval()  # type: ignore[no-untyped-call]
     return frozen
 
