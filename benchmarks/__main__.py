@@ -1,0 +1,50 @@
+"""``python -m benchmarks NAME``: measurements that stand beside the package; scripts, never a gate."""
+
+from __future__ import annotations
+
+import sys
+
+COMMANDS = {
+    "forgetting": "skill gained against skill lost: anchor, lower learning rate, replay",
+    "smollm2": "the T-Wix recipe on a real model, with and without the anchor: NLL and KL on held-out rows",
+    "sft-kl": "one SFT step with the KL anchor beside other libraries: time, memory, gradients",
+}
+
+USAGE = "usage: python -m benchmarks COMMAND [OPTIONS]\n\n" + "\n".join(
+    f"  {name:<12} {purpose}" for name, purpose in COMMANDS.items()
+)
+
+
+def main(words: list[str]) -> None:
+    """Run a command.
+
+    Args:
+        words: Name of the command, then its options.
+
+    Raises:
+        SystemExit: No such command (2), or its help was asked for (0).
+    """
+    if not words or words[0] in {"-h", "--help"}:
+        print(f"{USAGE}\n\n`python -m benchmarks COMMAND --help` lists the options of a command.")
+        raise SystemExit(0 if words else 2)
+    name, *rest = words
+    # Imported here: torch takes seconds, and a list of commands none.
+    if name == "forgetting":
+        from benchmarks import forgetting
+
+        forgetting.main(rest)
+    elif name == "smollm2":
+        from benchmarks import smollm2
+
+        smollm2.main(rest)
+    elif name == "sft-kl":
+        from benchmarks import sft_kl
+
+        sft_kl.main(rest)
+    else:
+        print(f"no benchmark {name!r}; there are: {', '.join(COMMANDS)}\n\n{USAGE}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

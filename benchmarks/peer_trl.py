@@ -1,0 +1,172 @@
+"""The peer, TRL 1.16: SFT+KL from its own chunked kernels, and its SFTTrainer."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.sft_contenders import (
+    Contender,
+    PreparedStep,
+    Workload,
+    anchored_positions,
+    filled_adapter,
+    lora_config,
+    peft_model,
+)
+
+VOCABULARY_CHUNK = 32_768
+"""Columns of a tile of the kernel, as TRL calls it (``trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE``)."""
+
+OUTPUTS = ("log_probs", "entropy", "is_top1")
+"""What SFTTrainer asks of the kernel; lit_align computes the same for its log."""
+
+
+@dataclass(frozen=True)
+class TRLKernels(Contender):
+    """The strongest SFT+KL that TRL's kernels make; TRL itself has no KL in its SFTTrainer.
+
+    ``ChunkedLogProbFunction`` at the positions with a label, ``ChunkedDivergenceFunction`` with ``beta=1`` (reverse
+    KL) at the anchored ones, hidden states of padded rows, the reference with adapters off and without checkpointing.
+
+    Attributes:
+        gradient_checkpointing: As transformers switches it on (``use_reentrant=False``); TRL's default.
+    """
+
+    gradient_checkpointing: bool
+
+    @property
+    def name(self) -> str:
+        """See :class:`Contender`."""
+        return "TRL kernels + gc" if self.gradient_checkpointing else "TRL kernels"
+
+    def prepare(self, workload: Workload, base: str) -> PreparedStep:
+        """See :class:`Contender`."""
+        logprob: Any = import_module("trl.kernels.chunked_logprob").ChunkedLogProbFunction
+        reverse_kl: Any = import_module("trl.kernels.chunked_divergence").ChunkedDivergenceFunction
+        model, adapter = peft_model(base, workload.rank)
+        causal_lm = model.get_base_model()
+        if self.gradient_checkpointing:
+            causal_lm.activation_checkpointing_enable({"use_reentrant": False})
+        head = causal_lm.lm_head.weight
+        ids, mask, labels = workload.rows.padded(workload.model.vocabulary)
+        trained, anchored = labels[:, 1:] != -100, anchored_positions(workload, labels)
+        targets, coefficient = labels[:, 1:][trained], workload.anchor.weight(0)
+
+        def hidden() -> Tensor:
+            states: Tensor = causal_lm.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+            return states[:, :-1]
+
+        def run() -> Tensor:
+            model.eval()  # transformers checkpoints in training mode alone; the reference needs none
+            with torch.no_grad(), model.disable_adapter():
+                reference = hidden()[anchored]
+            model.train()
+            states = hidden()
+            logps = logprob.apply(states[trained], head, None, targets, 1.0, VOCABULARY_CHUNK, None, 1.0, OUTPUTS)[0]
+            divergence = reverse_kl.apply(states[anchored], head, None, reference, head, None, 1.0, 1.0)[0]
+            loss: Tensor = coefficient * divergence.mean() - logps.mean()
+            torch.autograd.backward(loss)
+            return loss.detach()
+
+        return PreparedStep(run, adapter)
+
+
+@dataclass(frozen=True)
+class TRLTrainer(Contender):
+    """``SFTTrainer.compute_loss`` and backward on a batch of the trainer's own collator; no KL, no optimizer step.
+
+    Everything else stands at TRL's defaults. On a CPU, TRL scores every position; it is made to score those with a
+    label alone, as it does on a GPU. Collating is not part of the step.
+
+    Attributes:
+        gradient_checkpointing: TRL's default is True.
+    """
+
+    gradient_checkpointing: bool = True
+
+    @property
+    def name(self) -> str:
+        """See :class:`Contender`."""
+        return "TRL SFTTrainer" if self.gradient_checkpointing else "TRL SFTTrainer, no gc"
+
+    def prepare(self, workload: Workload, base: str) -> PreparedStep:
+        """See :class:`Contender`.
+
+        Raises:
+            ValueError: The workload has a KL term, which SFTTrainer cannot compute.
+        """
+        if workload.anchor.coef:
+            raise ValueError(f"SFTTrainer has no KL term, the workload has coefficient {workload.anchor.coef}; use 0")
+        from datasets import Dataset
+        from transformers import AutoModelForCausalLM
+
+        trl = import_module("trl")
+        ids, mask, labels = workload.rows.padded(workload.model.vocabulary)
+        rows = [
+            {"input_ids": ids[row][real].tolist(), "labels": labels[row][real].tolist()}
+            for row, real in enumerate(mask.bool())
+        ]
+        with tempfile.TemporaryDirectory() as folder:
+            trainer: Any = trl.SFTTrainer(
+                model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
+                args=trl.SFTConfig(
+                    output_dir=folder,
+                    per_device_train_batch_size=len(rows),
+                    gradient_checkpointing=self.gradient_checkpointing,
+                    bf16=False,  # the comparison is in fp32
+                    use_cpu=True,
+                    report_to=[],
+                    disable_tqdm=True,
+                ),
+                train_dataset=Dataset.from_list(rows),
+                processing_class=_tokenizer(),
+                peft_config=lora_config(workload.rank),
+            )
+        if trainer.args.activation_checkpointing:  # Trainer.train() does this before the first step
+            trainer.model.activation_checkpointing_enable(trainer.args.activation_checkpointing_kwargs)
+        trainer.model.train()
+        if trainer.model.get_base_model().is_activation_checkpointing != self.gradient_checkpointing:
+            raise ValueError(f"gradient checkpointing should be {self.gradient_checkpointing} in SFTTrainer and is not")
+        adapter = filled_adapter(trainer.model)
+        batch = trainer.data_collator([trainer.train_dataset[row] for row in range(len(rows))])
+        if not torch.equal(batch["labels"], labels):
+            raise ValueError("TRL's collator gives other labels than the workload: the two would not train on one text")
+
+        def run() -> Tensor:
+            with _positions_with_a_label_alone():
+                loss: Tensor = trainer.compute_loss(trainer.model, dict(batch))
+            torch.autograd.backward(loss)
+            return loss.detach()
+
+        return PreparedStep(run, adapter)
+
+
+@contextmanager
+def _positions_with_a_label_alone() -> Iterator[None]:
+    """Make TRL's fused head take the branch that it takes where Triton runs; the kernel itself stays torch's."""
+    module: Any = import_module("trl.trainer.utils")
+    before = module._use_triton
+    module._use_triton = lambda _device: True
+    try:
+        yield
+    finally:
+        module._use_triton = before
+
+
+def _tokenizer() -> Any:
+    """A tokenizer with the special tokens that SFTTrainer asks for; the rows come as ids and never meet it."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(WordLevel({"<pad>": 0, "<eos>": 1, "<unk>": 2}, unk_token="<unk>"))
+    special = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=words, **special)  # type: ignore[no-untyped-call]

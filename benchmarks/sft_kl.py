@@ -1,0 +1,287 @@
+"""One SFT step with the exact reverse KL to the base: CPU time and peak memory beside TRL 1.16 and the naive form.
+
+A step is forward and backward of one batch: loss and LoRA gradients, no optimizer step. Rows, adapter weights, trained
+and anchored tokens are the same for all; loss and gradients are held against each other before anything is measured,
+and the run stops where they differ. Models are random Qwen3s made here: no hub, no tokenizer, no data.
+
+Time: all contenders of a case in one process, one thread, in turns, process CPU time; the median of the ratios by
+round with its distribution-free interval. The vocabulary is small, so that head and body stand in the proportion that
+they have in Qwen3-1.7B; with the real one on a small body the head would be nearly all of the time.
+Memory: the real vocabulary; each contender in a process of its own; the highest resident set above that before the
+step, which leaves the weights out. The naive form needs some 17 GB at the default shapes.
+
+Peers:
+  naive           padded rows, the full logits of policy and base
+  TRL kernels     the strongest SFT+KL that TRL's own kernels make, at the needed positions alone; with and without
+                  gradient checkpointing (gc), which TRL has on by default
+  TRL SFTTrainer  the trainer at its defaults (gc on); it has no KL and is compared with ours at coefficient 0. On a
+                  CPU it would score every position; here it is made to score those with a label, as it does on a GPU
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.measuring import (
+    KEEP_MEMORY,
+    ONE_THREAD,
+    RETURN_MEMORY,
+    available_bytes,
+    in_own_process,
+    interleave,
+    machine,
+    peak_above_resident,
+    ratio_by_round,
+    versions,
+)
+from benchmarks.peer_trl import VOCABULARY_CHUNK, TRLKernels, TRLTrainer
+from benchmarks.sft_contenders import (
+    Contender,
+    ModelShape,
+    Naive,
+    Ours,
+    Outcome,
+    Rows,
+    Workload,
+    silence_libraries,
+)
+from benchmarks.sft_kl_report import Agreement, Comparison, Report
+from lit_align.losses.anchor import KLAnchor
+
+LOSS_TOLERANCE = 1e-5
+GRADIENT_TOLERANCE = 1e-4
+NAIVE_LOGITS = 7
+"""Full logits that the naive step holds at its peak (measured: 6.8), for the check that memory suffices."""
+
+PACKAGES = ("torch", "transformers", "peft", "trl", "lightning", "numpy")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A workload, the contenders that compute it, and the goal against some of them.
+
+    Attributes:
+        name: As it stands in the tables.
+        workload: What is computed.
+        peers: Whom ours is compared with.
+        targets: Upper bound of the ratio ours to peer, by the peer's name.
+    """
+
+    name: str
+    workload: Workload
+    peers: tuple[Contender, ...]
+    targets: dict[str, float]
+
+
+def time_cases(shape: ModelShape, batch: int, longest: int, prompt: int) -> list[Case]:
+    """The cases whose time is measured: with and without KL, without padding and with 20 %."""
+    anchor, kernels = KLAnchor(coef=0.03, tail_tokens=128), (TRLKernels(True), TRLKernels(False), Naive())
+    trainers = (TRLTrainer(True), TRLTrainer(False))
+    cases = []
+    for padding, with_kernels in ((0.0, 0.85), (0.2, 0.75)):
+        rows = Rows(batch, longest, padding, prompt)
+        text = f"{padding:.0%} padding"
+        targets = {"TRL kernels + gc": with_kernels}
+        cases.append(Case(f"SFT+KL, {text}", Workload(shape, rows, anchor), kernels, targets))
+        plain = Workload(shape, rows, KLAnchor(coef=0.0))
+        cases.append(Case(f"SFT, {text}", plain, trainers, {"TRL SFTTrainer": 0.70}))
+    return cases
+
+
+def memory_case(shape: ModelShape, batch: int, longest: int, prompt: int) -> Case:
+    """The case whose peak memory is measured."""
+    workload = Workload(shape, Rows(batch, longest, 0.0, prompt), KLAnchor(coef=0.03, tail_tokens=128))
+    peers = (TRLKernels(False), TRLKernels(True), Naive())
+    return Case("SFT+KL", workload, peers, {"naive": 0.10, "TRL kernels": 0.30, "TRL kernels + gc": 0.30})
+
+
+def agreement(ours: Outcome, peer: Outcome, name: str) -> Agreement:
+    """Relative differences of loss and of the vector of all LoRA gradients.
+
+    Raises:
+        SystemExit: A difference is over its tolerance: the two do not compute the same.
+    """
+    loss = abs(ours.loss - peer.loss) / abs(peer.loss)
+    gradient = float(np.linalg.norm(ours.gradients - peer.gradients) / np.linalg.norm(peer.gradients))
+    if not (loss <= LOSS_TOLERANCE and gradient <= GRADIENT_TOLERANCE):
+        raise SystemExit(
+            f"{name}: loss differs from ours by {loss:.1e} (tolerance {LOSS_TOLERANCE:.0e}), LoRA gradients by "
+            f"{gradient:.1e} ({GRADIENT_TOLERANCE:.0e}): no comparison of speed before both compute the same"
+        )
+    return Agreement(loss, gradient)
+
+
+def measure_time(cases: Sequence[Case], rounds: int) -> list[Comparison]:
+    """Run in a process of its own: agreement first, then the rounds; one case after the other."""
+    silence_libraries()
+    torch.set_num_threads(1)
+    return [comparison for case in cases for comparison in _timed(case, rounds)]
+
+
+def _timed(case: Case, rounds: int) -> list[Comparison]:
+    with tempfile.TemporaryDirectory() as folder:
+        base = case.workload.model.save(Path(folder))
+        steps = {one.name: one.prepare(case.workload, base) for one in (Ours(), *case.peers)}
+    outcomes = {name: step.outcome() for name, step in steps.items()}
+    agreements = {one.name: agreement(outcomes[Ours().name], outcomes[one.name], one.name) for one in case.peers}
+    seconds = interleave({name: step.fresh for name, step in steps.items()}, rounds)
+    ours = seconds[Ours().name]
+    return [
+        Comparison(
+            case=case.name,
+            peer=peer.name,
+            unit="s",
+            ours=ours,
+            theirs=seconds[peer.name],
+            ratio=ratio_by_round(ours, seconds[peer.name]),
+            target=case.targets.get(peer.name),
+            agreement=agreements[peer.name],
+        )
+        for peer in case.peers
+    ]
+
+
+def peak_of_step(contender: Contender, workload: Workload, base: str) -> tuple[Outcome, float]:
+    """Run in a process of its own: outcome of the first step, and its peak in MB."""
+    silence_libraries()
+    torch.set_num_threads(1)
+    step = contender.prepare(workload, base)
+    return peak_above_resident(step.outcome)
+
+
+def measure_memory(case: Case) -> list[Comparison]:
+    """Each contender in a process of its own."""
+    results: dict[str, tuple[Outcome, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        base = case.workload.model.save(Path(folder))
+        for contender in (Ours(), *case.peers):
+            try:
+                results[contender.name] = in_own_process(
+                    ONE_THREAD | RETURN_MEMORY, peak_of_step, contender, case.workload, base
+                )
+            except BrokenProcessPool as error:
+                raise SystemExit(
+                    f"memory of {contender.name}: its process was killed, most likely for want of memory; "
+                    "set a smaller --memory-batch"
+                ) from error
+    ours, ours_peak = results[Ours().name]
+    comparisons = []
+    for peer in case.peers:
+        theirs, peak = results[peer.name]
+        comparisons.append(
+            Comparison(
+                case=case.name,
+                peer=peer.name,
+                unit="MB",
+                ours=[ours_peak],
+                theirs=[peak],
+                ratio=ours_peak / peak,
+                target=case.targets.get(peer.name),
+                agreement=agreement(ours, theirs, peer.name),
+            )
+        )
+    return comparisons
+
+
+def main(arguments: list[str]) -> None:
+    """Measure, print the tables, write them to ``sft_kl.md`` and ``sft_kl.json``.
+
+    Args:
+        arguments: The command line after ``sft-kl``; ``--help`` explains.
+
+    Raises:
+        SystemExit: A wrong option, TRL missing, too little memory, or contenders that do not compute the same.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if importlib.util.find_spec("trl") is None:
+        raise SystemExit("sft-kl compares with TRL, which is not installed: pip install -e '.[benchmark]'")
+    if options.rounds < 6:
+        raise SystemExit(f"--rounds must be at least 6 for an interval of 95 %, got {options.rounds}")
+    if not 0 < options.prompt < options.longest // 2:
+        raise SystemExit(f"--prompt must be positive and below half of --longest, got {options.prompt}")
+    timed = ModelShape(options.vocabulary, options.hidden, options.layers)
+    large = ModelShape(options.memory_vocabulary, options.hidden, options.memory_layers)
+    cases = time_cases(timed, options.batch, options.longest, options.prompt)
+    memory = memory_case(large, options.memory_batch, options.longest, options.prompt)
+    if "memory" in options.parts:
+        _require_memory(memory.workload)
+    report = Report(
+        machine=machine(),
+        versions=versions(PACKAGES),
+        settings={
+            **{key: str(value) for key, value in vars(options).items() if key not in ("output", "parts")},
+            "model": "heads 4, key/value heads 2, head size 128, intermediate 3 x hidden, tied head, fp32, random",
+            "adapter": "LoRA rank 8 on all linear layers but the head, alpha 16, dropout 0, B not zero, fp32",
+            "loss": "NLL of the answer + 0.03 x reverse KL of the last 128 answer tokens of each row",
+            "TRL kernels": f"tiles of {VOCABULARY_CHUNK} columns, with entropy and is_top1, torch in place of Triton",
+            "TRL SFTTrainer": "defaults but bf16=False; _use_triton patched so that only positions with a label count",
+            "runs": f"time: {options.rounds} counted rounds; memory: one process and its first step for each contender",
+            "process, time": " ".join(f"{k}={v}" for k, v in (ONE_THREAD | KEEP_MEMORY).items()),
+            "process, memory": " ".join(f"{k}={v}" for k, v in (ONE_THREAD | RETURN_MEMORY).items()),
+        },
+        shapes_of_targets=all(
+            getattr(options, name) == parser.get_default(name)
+            for name in vars(options)
+            if name not in ("output", "parts", "rounds")
+        ),
+    )
+    if "time" in options.parts:
+        report.time += in_own_process(ONE_THREAD | KEEP_MEMORY, measure_time, cases, options.rounds)
+    if "memory" in options.parts:
+        report.memory += measure_memory(memory)
+    report.write(options.output)
+    print(report.markdown())
+
+
+def _require_memory(workload: Workload) -> None:
+    rows, model = workload.rows, workload.model
+    need = NAIVE_LOGITS * rows.count * rows.longest * model.vocabulary * 4
+    if need > available_bytes():
+        raise SystemExit(
+            f"the naive form needs about {need / 1e9:.0f} GB, {available_bytes() / 1e9:.0f} GB are available: set a "
+            f"smaller --memory-batch (now {rows.count}), or --parts time"
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks sft-kl",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "--parts",
+        nargs="+",
+        choices=["time", "memory"],
+        default=["time", "memory"],
+        help="default: both; the files hold the parts of this run",
+    )
+    add("--rounds", type=int, default=15, help="counted rounds of time, at least 6; default %(default)s")
+    add("--batch", type=int, default=4, help="rows of the timed batch; default %(default)s")
+    add("--longest", type=int, default=512, help="tokens of the longest row; default %(default)s")
+    add("--prompt", type=int, default=128, help="tokens of each prompt; default %(default)s")
+    add("--hidden", type=int, default=256, help="hidden size; default %(default)s")
+    add("--layers", type=int, default=6, help="layers of the timed model; default %(default)s")
+    add("--vocabulary", type=int, default=5_120, help="of the timed model; default %(default)s")
+    add("--memory-batch", type=int, default=8, help="rows of the batch whose memory is measured; default %(default)s")
+    add("--memory-layers", type=int, default=4, help="layers of that model; default %(default)s")
+    add("--memory-vocabulary", type=int, default=151_936, help="of that model; default %(default)s")
+    add(
+        "--output",
+        type=Path,
+        default=Path(__file__).parent / "results",
+        help="folder of sft_kl.md and sft_kl.json; default: benchmarks/results",
+    )
+    return parser

@@ -1,0 +1,134 @@
+"""The tables of the SFT+KL benchmark, as Markdown and as JSON."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from benchmarks.measuring import MedianInterval
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far a peer is from ours, relatively.
+
+    Attributes:
+        loss: Difference of the losses.
+        gradient: Norm of the difference of all LoRA gradients, in norms of the peer's.
+    """
+
+    loss: float
+    gradient: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row of a table.
+
+    Attributes:
+        case: What was computed.
+        peer: Whom ours is compared with.
+        unit: Of the measurements.
+        ours: Our measurements, one a round.
+        theirs: The peer's, in the same rounds.
+        ratio: Ours to theirs: of the rounds, or a single one where a round repeats the last to a few per cent (memory).
+        target: Upper bound that the ratio should keep; None where there is none.
+        agreement: Of loss and gradients.
+    """
+
+    case: str
+    peer: str
+    unit: str
+    ours: Sequence[float]
+    theirs: Sequence[float]
+    ratio: MedianInterval | float
+    target: float | None
+    agreement: Agreement
+
+    def verdict(self) -> str:
+        """Whether the target is met; it is where the interval reaches it, and the word says so if the median does not.
+
+        Example:
+            >>> agreement = Agreement(0.0, 0.0)
+            >>> Comparison("c", "p", "MB", [1.0], [4.0], 0.25, 0.3, agreement).verdict()
+            'met'
+            >>> Comparison("c", "p", "s", [1], [1], MedianInterval(0.31, 0.3, 0.32, 9, 0.96), 0.3, agreement).verdict()
+            'met by the interval'
+        """
+        middle, low = (self.ratio, self.ratio) if isinstance(self.ratio, float) else (self.ratio.median, self.ratio.low)
+        if self.target is None:
+            return ""
+        if middle <= self.target:
+            return "met"
+        return "met by the interval" if low <= self.target else "missed"
+
+    def row(self, with_target: bool) -> str:
+        """The comparison as a line of a Markdown table."""
+        if isinstance(self.ratio, float):
+            ratio = f"{self.ratio:.3f}"
+        else:
+            ratio = f"{self.ratio.median:.3f} [{self.ratio.low:.3f}, {self.ratio.high:.3f}]"
+            ratio += "" if self.ratio.settles else " does not settle"
+        target = f"<= {self.target:.2f}: {self.verdict()}" if with_target and self.target is not None else ""
+        digits = 0 if self.unit == "MB" else 2
+        ours, theirs = (f"{statistics.median(values):,.{digits}f}" for values in (self.ours, self.theirs))
+        agreement = f"{self.agreement.loss:.1e} | {self.agreement.gradient:.1e}"
+        return f"| {self.case} | {self.peer} | {ours} | {theirs} | {ratio} | {target} | {agreement} |"
+
+
+@dataclass
+class Report:
+    """All results of a run and what they depend on.
+
+    Attributes:
+        machine: Hardware.
+        versions: Of Python and the packages.
+        settings: Shapes and settings, in words.
+        shapes_of_targets: Whether the shapes are those that the targets were set for.
+        time: Rows of the table of CPU time.
+        memory: Rows of the table of peak memory.
+    """
+
+    machine: dict[str, str]
+    versions: dict[str, str]
+    settings: dict[str, str]
+    shapes_of_targets: bool
+    time: list[Comparison] = field(default_factory=list)
+    memory: list[Comparison] = field(default_factory=list)
+
+    def markdown(self) -> str:
+        """Tables, machine, versions and settings."""
+        parts = ["# One SFT+KL step: lit_align beside its peers"]
+        if not self.shapes_of_targets:
+            parts.append("These shapes are not the ones that the targets were set for; none is judged.")
+        differences = "loss differs by | LoRA gradients differ by"
+        for title, unit, ratio, comparisons in (
+            ("CPU time of a step", "s", "ours / peer, median [95 % interval]", self.time),
+            ("Peak memory of a step above the weights", "MB", "ours / peer", self.memory),
+        ):
+            if comparisons:
+                head = f"| case | peer | ours, {unit} | peer, {unit} | {ratio} | target | {differences} |"
+                lines = [head, "|---|---|---:|---:|---:|---|---:|---:|"]
+                lines += [comparison.row(self.shapes_of_targets) for comparison in comparisons]
+                parts += [f"## {title}", "\n".join(lines)]
+        if self.time:
+            parts.append(
+                "The interval is of the median of the ratios by round, from order statistics. *Does not settle*: it is "
+                "wider than 15 % of its median; measure again on a quiet machine."
+            )
+        for title, facts in (("Machine", self.machine), ("Versions", self.versions), ("Settings", self.settings)):
+            parts += [f"## {title}", "\n".join(f"- {key}: {value}" for key, value in facts.items())]
+        return "\n\n".join(parts) + "\n"
+
+    def write(self, folder: Path) -> None:
+        """Write ``sft_kl.md`` and ``sft_kl.json`` (all rounds) into a folder that is made if need be."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "sft_kl.md").write_text(self.markdown(), encoding="utf-8")
+        content = asdict(self)
+        for part in ("time", "memory"):
+            for row, comparison in zip(content[part], getattr(self, part), strict=True):
+                row["verdict"] = comparison.verdict() if self.shapes_of_targets else ""
+        (folder / "sft_kl.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
