@@ -30,7 +30,7 @@ def main(words: list[str]) -> None:
     name, *rest = words
     # Imported here: torch takes seconds, and a list of commands none.
     if name == "forgetting":
-        from benchmarks import forgetting
+        from benchmarks.forgetting import command as forgetting
 
         forgetting.main(rest)
     elif name == "smollm2":
@@ -38,7 +38,7 @@ def main(words: list[str]) -> None:
 
         smollm2.main(rest)
     elif name == "sft-kl":
-        from benchmarks import sft_kl
+        from benchmarks.sft_kl import command as sft_kl
 
         sft_kl.main(rest)
     else:

@@ -12,9 +12,9 @@ import pytest
 
 from benchmarks import forgetting
 from benchmarks.__main__ import main as benchmarks_main
-from benchmarks.forgetting_curves import Answers, Comparison, Point, Resampling, compare, lost_at, verdict
-from benchmarks.forgetting_log import Record, append_record, read_records
-from benchmarks.forgetting_runs import FULL_LR, Setting, data_of, identity, setting_of
+from benchmarks.forgetting.curves import Answers, Comparison, Point, Resampling, compare, lost_at, verdict
+from benchmarks.forgetting.log import Record, append_record, read_records
+from benchmarks.forgetting.runs import FULL_LR, Setting, data_of, identity, setting_of
 from lit_align.data.sft import SFTDataModule
 from lit_align.metrics.statistics import Interval
 

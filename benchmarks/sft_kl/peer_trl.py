@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.sft_contenders import (
+from benchmarks.sft_kl.contenders import (
     Contender,
     PreparedStep,
     Workload,

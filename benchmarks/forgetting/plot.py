@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks.forgetting_curves import Point
+from benchmarks.forgetting.curves import Point
 from lit_align.metrics.statistics import Interval
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks.forgetting_curves import Comparison, Point, compare, verdict
-from benchmarks.forgetting_log import Record
+from benchmarks.forgetting.curves import Comparison, Point, compare, verdict
+from benchmarks.forgetting.log import Record
 from lit_align.metrics.statistics import Interval
 
 GAINS = (0.25, 0.5, 0.75, 0.9)

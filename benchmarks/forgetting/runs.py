@@ -12,7 +12,7 @@ import lightning as L  # noqa: N812  the name that its users know
 from torch.optim import AdamW
 from typing_extensions import override
 
-from benchmarks.forgetting_log import Record
+from benchmarks.forgetting.log import Record
 from lit_align.callbacks.run_record import environment
 from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths

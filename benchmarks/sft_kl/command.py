@@ -43,8 +43,8 @@ from benchmarks.measuring import (
     ratio_by_round,
     versions,
 )
-from benchmarks.peer_trl import VOCABULARY_CHUNK, TRLKernels, TRLTrainer
-from benchmarks.sft_contenders import (
+from benchmarks.sft_kl.peer_trl import VOCABULARY_CHUNK, TRLKernels, TRLTrainer
+from benchmarks.sft_kl.contenders import (
     Contender,
     ModelShape,
     Naive,
@@ -54,7 +54,7 @@ from benchmarks.sft_contenders import (
     Workload,
     silence_libraries,
 )
-from benchmarks.sft_kl_report import Agreement, Comparison, Report
+from benchmarks.sft_kl.report import Agreement, Comparison, Report
 from lit_align.losses.anchor import KLAnchor
 
 LOSS_TOLERANCE = 1e-5
@@ -281,7 +281,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--output",
         type=Path,
-        default=Path(__file__).parent / "results",
+        default=Path(__file__).parents[1] / "results",
         help="folder of sft_kl.md and sft_kl.json; default: benchmarks/results",
     )
     return parser

@@ -1,0 +1,1 @@
+"""Skill gained against skill lost on the bundled Qwen3."""
