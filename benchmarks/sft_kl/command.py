@@ -43,7 +43,6 @@ from benchmarks.measuring import (
     ratio_by_round,
     versions,
 )
-from benchmarks.sft_kl.peer_trl import VOCABULARY_CHUNK, TRLKernels, TRLTrainer
 from benchmarks.sft_kl.contenders import (
     Contender,
     ModelShape,
@@ -54,6 +53,7 @@ from benchmarks.sft_kl.contenders import (
     Workload,
     silence_libraries,
 )
+from benchmarks.sft_kl.peer_trl import VOCABULARY_CHUNK, TRLKernels, TRLTrainer
 from benchmarks.sft_kl.report import Agreement, Comparison, Report
 from lit_align.losses.anchor import KLAnchor
 

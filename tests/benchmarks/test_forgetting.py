@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import forgetting
 from benchmarks.__main__ import main as benchmarks_main
+from benchmarks.forgetting import command as forgetting
 from benchmarks.forgetting.curves import Answers, Comparison, Point, Resampling, compare, lost_at, verdict
 from benchmarks.forgetting.log import Record, append_record, read_records
 from benchmarks.forgetting.runs import FULL_LR, Setting, data_of, identity, setting_of

@@ -20,8 +20,8 @@ from benchmarks.measuring import (
     peak_above_resident,
     ratio_by_round,
 )
-from benchmarks.sft_kl.contenders import IGNORED, ModelShape, Outcome, Rows, Workload, anchored_positions
 from benchmarks.sft_kl.command import agreement, main, memory_case, time_cases
+from benchmarks.sft_kl.contenders import IGNORED, ModelShape, Outcome, Rows, Workload, anchored_positions
 from benchmarks.sft_kl.report import Agreement, Comparison, Report
 from lit_align.losses.anchor import KLAnchor
 

@@ -14,8 +14,8 @@ import pytest
 from lit_align.losses.anchor import ForwardKL, KLAnchor
 
 pytest.importorskip("trl")
-from benchmarks.sft_kl.peer_trl import TRLKernels, TRLTrainer
 from benchmarks.sft_kl.contenders import Contender, ModelShape, Naive, Ours, Outcome, Rows, Workload
+from benchmarks.sft_kl.peer_trl import TRLKernels, TRLTrainer
 
 pytestmark = [
     pytest.mark.slow,
