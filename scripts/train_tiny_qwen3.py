@@ -166,7 +166,7 @@ def exact_match(
             for item in part
         ]
         batch = tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt")
-        out = model.generate(**batch, max_new_tokens=40, do_sample=False)  # type: ignore[misc]
+        out = model.generate(**batch, max_new_tokens=40, do_sample=False)
         answers = out[:, batch["input_ids"].shape[1] :]
         for item, ids in zip(part, answers.tolist(), strict=True):
             text = str(tokenizer.decode(ids)).split(PAD)[0]
