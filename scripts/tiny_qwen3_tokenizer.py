@@ -75,13 +75,12 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> TokenizersBackend:
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=[
-            *(AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS),
-            *(AddedToken(token, special=False, normalized=False) for token in THINK_TOKENS),
-        ],
+        special_tokens=[AddedToken(token, normalized=False) for token in (*SPECIAL_TOKENS, *THINK_TOKENS)],
         show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
+    # The trainer makes every token that it is given a special one; adding it again takes the mark as it stands.
+    bpe.add_tokens([AddedToken(token, special=False, normalized=False) for token in THINK_TOKENS])
     return TokenizersBackend(  # type: ignore[no-untyped-call]
         tokenizer_object=bpe,
         pad_token=PAD,

@@ -73,6 +73,11 @@ def test_a_special_token_is_one_token(tokenizer: TokenizersBackend, token: str) 
     assert len(tokenizer.encode(f"a{token}b")) == 3
 
 
+def test_think_tags_are_text_and_turn_marks_are_not_as_in_qwen3(tokenizer: TokenizersBackend) -> None:
+    ids = tokenizer.encode("<|im_start|><think>hm</think><|im_end|>")
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "<think>hm</think>"
+
+
 def test_padding_and_end_are_those_of_qwen3(tokenizer: TokenizersBackend, model: Qwen3ForCausalLM) -> None:
     assert (tokenizer.pad_token, tokenizer.eos_token) == ("<|endoftext|>", "<|im_end|>")
     written = GenerationConfig.from_pretrained(FOLDER)

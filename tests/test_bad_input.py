@@ -198,6 +198,17 @@ def test_rows_that_do_not_fit_are_counted_on_the_terminal(capsys: pytest.Capture
     assert "training: d.jsonl: 3 answers: 2 kept, 1 prompt too long" in capsys.readouterr().err
 
 
+def test_a_limit_that_drops_most_rows_stops_with_a_line_for_each_range_of_lengths(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _fit(_lines(GOOD, _LONG, _LONG), lengths={"max_length": 100}) == 1
+    shown = capsys.readouterr().err
+    [_, told] = shown.split("lit-align: ")
+    assert "2 of 3 answers (67%) would be dropped" in told
+    bars = [line.partition("|")[2] for line in shown.splitlines() if "|" in line and "%" not in line]
+    assert [bar for bar in bars if "#" in bar] == ["########## 1", "#" * 20 + " 2 over"], shown
+
+
 def test_a_sampler_that_would_share_the_windows_out_again_is_refused_on_several_ranks() -> None:
     settings = {"precision": "32-true", "accumulate_grad_batches": 1, "gradient_clip_val": None, "world_size": 2}
     trainer: Any = SimpleNamespace(**settings, _accelerator_connector=SimpleNamespace(use_distributed_sampler=True))

@@ -128,10 +128,12 @@ class Tokenising:
         dropped = sum(count[outcome] for outcome in _DROPPED)
         if dropped <= self._lengths.max_dropped * count.total():
             return
+        limit = self._lengths.max_length
+        table = histogram(self._sizes.get(source, []), limit)
+        logger.warning(f"{self._part}: {source}: tokens of prompt and answer, against max_length = {limit}:\n{table}")
         raise ValueError(
             f"{self._part}: {source}: {dropped} of {count.total()} answers ({dropped / count.total():.0%}) would be "
-            f"dropped, more than `data.lengths.max_dropped` = {self._lengths.max_dropped:.0%} allows; their lengths, "
-            f"prompt and answer together, against max_length = {self._lengths.max_length}:\n"
-            f"{histogram(self._sizes.get(source, []), self._lengths.max_length)}\n"
-            "raise `data.lengths.max_length` (and `data.token_budget`), use `overlong: cut`, or raise `max_dropped`"
+            f"dropped, more than `data.lengths.max_dropped` = {self._lengths.max_dropped:.0%} allows (their lengths "
+            "are listed above); raise `data.lengths.max_length` (and `data.token_budget`), use `overlong: cut`, or "
+            "raise `max_dropped`"
         )
