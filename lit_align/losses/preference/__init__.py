@@ -1,0 +1,1 @@
+"""Preference losses: what a pair of answers to one prompt costs."""
