@@ -14,7 +14,7 @@ from safetensors.torch import load
 from torch.utils.data import DataLoader
 
 from lit_align.data.packing import WindowPlan
-from lit_align.data.sft import _as_it_is
+from lit_align.data.window_module import _as_it_is
 from lit_align.data.windows import Tree, WindowDataset
 from lit_align.forest import TokenClass, TokenForest, TokenPath, Window
 

@@ -6,10 +6,29 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
+
+
+class Plan(Protocol):
+    """The members of each window of a run, as a pure function of its number."""
+
+    @property
+    def windows_per_epoch(self) -> int:
+        """Optimizer steps of one pass over the data."""
+
+    @property
+    def most_members(self) -> int:
+        """No window has more members."""
+
+    def trained_in(self, window: int) -> list[int]:
+        """Trained members of a window, numbered from 0 over the whole run."""
+
+    def replayed_in(self, window: int) -> list[int]:
+        """Members that carry the anchor alone."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +65,11 @@ class WindowPlan:
         """Optimizer steps of one pass over the trained conversations."""
         return math.ceil(self.trained / self.window)
 
+    @property
+    def most_members(self) -> int:
+        """See :class:`Plan`."""
+        return min(self.trained + self.replayed, self.window + math.ceil(self.window * self.replay_share))
+
     def trained_in(self, window: int) -> list[int]:
         """Trained conversations of a window, numbered from 0 over the whole run."""
         epoch, at = divmod(window, self.windows_per_epoch)
@@ -71,6 +95,53 @@ class WindowPlan:
 def _order(size: int, seed: int, epoch: int, stream: str) -> NDArray[np.int64]:
     generator = np.random.Generator(np.random.PCG64([seed, epoch, *stream.encode()]))
     return generator.permutation(size)
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    r"""The groups of each window, where a window is counted in what groups hold: tables, and the pairs of a table.
+
+    The groups go by in an order of the epoch; a window closes at the group that brings the running count of the epoch
+    to the next multiple of the window's size or over. That size is the number asked for or a little more,
+    :math:`n / \lfloor n / w \rfloor`, so that every epoch has the same number of windows, none of them empty.
+
+    Attributes:
+        counts: What each group holds, > 0 and at most ``window`` each.
+        window: What a window should hold, over all ranks, > 0.
+        seed: Seed of the orders.
+
+    Example:
+        >>> plan = GroupPlan(counts=(2, 2, 2, 2, 1), window=4, seed=0)
+        >>> plan.windows_per_epoch, [sum(plan.counts[i] for i in plan.trained_in(w)) for w in range(2)]
+        (2, [5, 4])
+    """
+
+    counts: tuple[int, ...]
+    window: int
+    seed: int
+
+    @property
+    def windows_per_epoch(self) -> int:
+        """Optimizer steps of one pass over the groups."""
+        return max(1, sum(self.counts) // self.window)
+
+    @property
+    def most_members(self) -> int:
+        """See :class:`Plan`."""
+        return len(self.counts)
+
+    def trained_in(self, window: int) -> list[int]:
+        """Groups of a window."""
+        epoch, at = divmod(window, self.windows_per_epoch)
+        order = _order(len(self.counts), self.seed, epoch, "trained")
+        counts = np.array(self.counts, np.int64)[order]
+        before = counts.cumsum() - counts
+        return [int(group) for group in order[before * self.windows_per_epoch // counts.sum() == at]]
+
+    def replayed_in(self, window: int) -> list[int]:
+        """Nothing is replayed."""
+        del window
+        return []
 
 
 def share_out(sizes: Sequence[int], ranks: int) -> list[list[int]]:

@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import signal
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Any, Literal
-
-import lightning as L  # noqa: N812  the name that its users know
-import numpy as np
-import torch
-from torch.utils.data import DataLoader
+from typing import Literal
 
 from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths
 from lit_align.data.mixture import split
-from lit_align.data.packing import WindowPlan, WindowSampler
+from lit_align.data.packing import WindowPlan
 from lit_align.data.tokenising import BadRows, Tokenising
-from lit_align.data.windows import Tree, WindowDataset
-from lit_align.forest import TokenForest, TokenPath, Window
+from lit_align.data.window_module import WindowDataModule
 from lit_align.tokenizer import load_tokenizer
 from lit_align.types import Conversation, ConversationSource
 
 logger = logging.getLogger(__name__)  # the command keeps all ranks but the first silent
 
 
-def _as_it_is(window: Any) -> Any:
-    return window
-
-
-def _leave_interrupts_to_the_trainer(worker: int) -> None:
-    # A terminal sends Ctrl-C to all processes; the window that is being computed needs its workers to the end.
-    del worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-class SFTDataModule(L.LightningDataModule):
+class SFTDataModule(WindowDataModule):
     """Windows of conversations for SFT, packed into token forests.
 
     Args:
@@ -81,13 +62,11 @@ class SFTDataModule(L.LightningDataModule):
         seed: int = 0,
         workers: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(token_budget, workers)
         for name, value, holds, rule in (
             ("window", window, window > 0, "> 0"),
-            ("token_budget", token_budget, token_budget > 0, "> 0"),
             ("replay_share", replay_share, replay_share >= 0, ">= 0"),
             ("val_fraction", val_fraction, 0 <= val_fraction < 1, "in [0, 1)"),
-            ("workers", workers, workers >= 0, ">= 0"),
         ):
             if not holds:
                 raise ValueError(f"`data.{name}` must be {rule}, got {value}")
@@ -100,21 +79,17 @@ class SFTDataModule(L.LightningDataModule):
             )
         self.base, self.sources, self.val_sources, self.replay = base, sources, val_sources or [], replay or []
         self.val_fraction, self.replay_share, self.window = val_fraction, replay_share, window
-        self.token_budget, self.lengths, self.turns, self.thinking = token_budget, lengths, turns, thinking
-        self.bad_rows, self.split_seed, self.seed, self.workers = bad_rows, split_seed, seed, workers
+        self.lengths, self.turns, self.thinking = lengths, turns, thinking
+        self.bad_rows, self.split_seed, self.seed = bad_rows, split_seed, seed
         self.chat: ChatFormat
-        self._trained: list[Tree] = []
-        self._replayed: list[Tree] = []
-        self._validation: list[Tree] = []
-
-    @property
-    def windows_per_epoch(self) -> int:
-        """Optimizer steps of one pass over the trained conversations."""
-        return self._plan.windows_per_epoch
 
     @property
     def _plan(self) -> WindowPlan:
         return WindowPlan(len(self._trained), len(self._replayed), self.window, self.replay_share, self.seed)
+
+    @property
+    def _validation_plan(self) -> WindowPlan:
+        return WindowPlan(len(self._validation), 0, self.window, 0.0, 0)
 
     def setup(self, stage: str) -> None:
         """Read, split and tokenise all conversations, once; says what was kept, cut and dropped."""
@@ -149,57 +124,6 @@ class SFTDataModule(L.LightningDataModule):
     def _drawn(sources: Sequence[ConversationSource], part: Tokenising) -> list[Conversation]:
         return [one for source in sources for one in source.draw(source.conversations(), part.trained_tokens)]
 
-    def train_dataloader(self) -> DataLoader[Window]:
-        """Windows of this rank, from the position at which the run stands."""
-        assert self.trainer is not None
-        trainer = self.trainer
-        sampler = WindowSampler(self.windows_per_epoch, lambda: trainer.global_step)
-        return self._loader(self._dataset(self._trained, self._replayed, self._plan), sampler)
-
-    def val_dataloader(self) -> DataLoader[Window] | list[DataLoader[Window]]:
-        """Windows of the validation conversations, in a fixed order; none without validation data."""
-        if not self._validation:
-            return []
-        plan = WindowPlan(len(self._validation), 0, self.window, 0.0, 0)
-        return self._loader(self._dataset(self._validation, [], plan), None)
-
-    def _dataset(self, trained: list[Tree], replayed: list[Tree], plan: WindowPlan) -> WindowDataset:
-        trainer = self.trainer
-        assert trainer is not None
-        return WindowDataset(trained, replayed, plan, self.token_budget, trainer.global_rank, trainer.world_size)
-
-    def _loader(self, dataset: WindowDataset, sampler: WindowSampler | None) -> DataLoader[Window]:
-        # A generator of its own: a loader otherwise draws from the global random numbers each time it is opened.
-        generator = torch.Generator()
-        return DataLoader(
-            dataset, None, sampler=sampler, num_workers=self.workers, collate_fn=_as_it_is, generator=generator,
-            worker_init_fn=_leave_interrupts_to_the_trainer,
-        )  # fmt: skip
-
-    def largest_forest(self) -> TokenForest:
-        """A forest no smaller than any that packing makes: the longest conversations, up to the budget.
-
-        Where the next one does not fit, others might fill the rest of the budget to the last token; it is filled with
-        repeated tokens, in place of a search for them.
-        """
-        pool = sorted([*self._trained, *self._replayed], key=lambda tree: (-tree.size, tree.name))
-        per_window = min(len(pool), self.window + int(np.ceil(self.window * self.replay_share)))
-        chosen: list[Tree] = []
-        room = self.token_budget
-        for tree in pool[:per_window]:
-            if tree.size > room:
-                path = max(tree.paths, key=lambda path: len(path.tokens))
-                rest = TokenPath(np.resize(path.tokens, room), np.resize(path.classes, room), path.example, path.weight)
-                return TokenForest.build([*(tree.paths for tree in chosen), *([[rest]] if room else [])])
-            chosen.append(tree)
-            room -= tree.size
-        return TokenForest.build([tree.paths for tree in chosen])
-
-    def probe_forest(self) -> TokenForest:
-        """Two short conversations, of several turns if there are any; one group, so that there is a branch to check."""
-        pool = sorted(self._trained, key=lambda tree: (len(tree.paths) == 1, tree.size, tree.name))
-        return TokenForest.build([[path for tree in pool[:2] for path in tree.paths]])
-
     def identity(self) -> dict[str, str]:
         """Fingerprint of the tokens, and what decides which of them share a window."""
         return {
@@ -209,16 +133,3 @@ class SFTDataModule(L.LightningDataModule):
             "data.replay_share": str(self.replay_share),
             "data.seed": str(self.seed),
         }
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        # Once a run: each checkpoint asks for it, and the tokens of a large set take seconds to hash.
-        digest = hashlib.sha256()
-        for trees in (self._trained, self._replayed):
-            digest.update(f"{len(trees)} conversations\n".encode())
-            for tree in trees:
-                # The lengths come first: without them two divisions of the same tokens would have one hash.
-                digest.update(f"{[len(path.tokens) for path in tree.paths]} {tree.group}\n".encode())
-                for path in tree.paths:
-                    digest.update(path.tokens.tobytes() + path.classes.tobytes())
-        return digest.hexdigest()[:16]

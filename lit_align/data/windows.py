@@ -1,4 +1,4 @@
-"""Windows by number: the conversations of one optimizer step, packed into forests for one rank."""
+"""Windows by number: the conversations or pairs of one optimizer step, packed into forests for one rank."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 from torch.utils.data import Dataset
 
-from lit_align.data.packing import WindowPlan, fill_forests, share_out
+from lit_align.data.packing import Plan, fill_forests, share_out
 from lit_align.forest import TokenForest, TokenPath, Window
 
 
 @dataclass(frozen=True, eq=False)
 class Tree:
-    """The paths of one conversation: what a window counts as one, and never parts.
+    """Paths that a forest never parts: those of one conversation, or of the pairs of one group.
 
     Attributes:
-        name: Id of the conversation.
-        paths: One path for each trained turn.
+        name: Id of the conversation or of the group.
+        paths: One path for each trained turn; or, for each pair in turn, that of the chosen and of the rejected answer.
         size: Rows that they take together.
         group: Trees of one group share their beginnings where packing puts them into one forest; empty shares nothing.
     """
@@ -44,7 +44,7 @@ class WindowDataset(Dataset[Window]):
         self,
         trained: Sequence[Tree],
         replayed: Sequence[Tree],
-        plan: WindowPlan,
+        plan: Plan,
         token_budget: int,
         rank: int,
         ranks: int,

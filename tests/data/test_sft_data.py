@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_align.data import tokenising
+from lit_align.data import length_report
 from lit_align.data.lengths import Lengths
 from lit_align.data.sft import SFTDataModule
 from lit_align.data.windows import Tree
@@ -107,7 +107,7 @@ def test_limits_that_mean_nothing_are_refused(options: dict[str, int], rule: str
 def test_what_was_kept_cut_and_dropped_is_told_exactly(
     caplog: pytest.LogCaptureFixture, overlong: Literal["drop", "cut"]
 ) -> None:
-    caplog.set_level("INFO", tokenising.logger.name)
+    caplog.set_level("INFO", length_report.logger.name)
     whole = [p for tree in some_data()._trained for p in tree.paths]
     lengths = Lengths(max_length=24, max_prompt_length=22, overlong=overlong, max_dropped=1.0)
     data = some_data(lengths=lengths)
@@ -176,7 +176,7 @@ class OneBad(Given):
 def test_a_refused_row_stops_the_run_or_is_counted_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ValueError, match=r"given:bad, messages\[0\].content: holds the text of the control token"):
         some_data(sources=[OneBad()])
-    caplog.set_level("INFO", tokenising.logger.name)
+    caplog.set_level("INFO", length_report.logger.name)
     data = some_data(sources=[OneBad()], bad_rows="drop")
     assert data.identity() == some_data().identity()
     [told] = [line for line in caplog.messages if line.startswith("training: ")][:1]

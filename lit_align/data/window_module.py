@@ -1,0 +1,131 @@
+"""What all data modules of windows share: loaders, the forests tried at the start, the fingerprint of the data."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import Any
+
+import lightning as L  # noqa: N812  the name that its users know
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from lit_align.data.packing import Plan, WindowSampler
+from lit_align.data.windows import Tree, WindowDataset
+from lit_align.forest import TokenForest, TokenPath, Window
+
+
+def _as_it_is(window: Any) -> Any:
+    return window
+
+
+def _leave_interrupts_to_the_trainer(worker: int) -> None:
+    # A terminal sends Ctrl-C to all processes; the window that is being computed needs its workers to the end.
+    del worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class WindowDataModule(L.LightningDataModule, ABC):
+    """Windows of token forests; a subclass reads and tokenises in ``setup`` and names the plan of its windows.
+
+    Args:
+        token_budget: Tokens a forest (one forward and backward pass), > 0.
+        workers: Processes that build forests ahead, >= 0.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    def __init__(self, token_budget: int, workers: int) -> None:
+        super().__init__()
+        if token_budget <= 0:
+            raise ValueError(f"`data.token_budget` must be > 0, got {token_budget}")
+        if workers < 0:
+            raise ValueError(f"`data.workers` must be >= 0, got {workers}")
+        self.token_budget, self.workers = token_budget, workers
+        self._trained: list[Tree] = []
+        self._replayed: list[Tree] = []
+        self._validation: list[Tree] = []
+
+    @property
+    @abstractmethod
+    def _plan(self) -> Plan:
+        """Members of each window of the run."""
+
+    @property
+    @abstractmethod
+    def _validation_plan(self) -> Plan:
+        """Members of each window of the validation set."""
+
+    @property
+    def windows_per_epoch(self) -> int:
+        """Optimizer steps of one pass over the data."""
+        return self._plan.windows_per_epoch
+
+    def train_dataloader(self) -> DataLoader[Window]:
+        """Windows of this rank, from the position at which the run stands."""
+        assert self.trainer is not None
+        trainer = self.trainer
+        sampler = WindowSampler(self.windows_per_epoch, lambda: trainer.global_step)
+        return self._loader(self._dataset(self._trained, self._replayed, self._plan), sampler)
+
+    def val_dataloader(self) -> DataLoader[Window] | list[DataLoader[Window]]:
+        """Windows of the validation data, in a fixed order; none without validation data."""
+        if not self._validation:
+            return []
+        return self._loader(self._dataset(self._validation, [], self._validation_plan), None)
+
+    def _dataset(self, trained: list[Tree], replayed: list[Tree], plan: Plan) -> WindowDataset:
+        trainer = self.trainer
+        assert trainer is not None
+        return WindowDataset(trained, replayed, plan, self.token_budget, trainer.global_rank, trainer.world_size)
+
+    def _loader(self, dataset: WindowDataset, sampler: WindowSampler | None) -> DataLoader[Window]:
+        # A generator of its own: a loader otherwise draws from the global random numbers each time it is opened.
+        generator = torch.Generator()
+        return DataLoader(
+            dataset, None, sampler=sampler, num_workers=self.workers, collate_fn=_as_it_is, generator=generator,
+            worker_init_fn=_leave_interrupts_to_the_trainer,
+        )  # fmt: skip
+
+    def largest_forest(self) -> TokenForest:
+        """A forest no smaller than any that packing makes: the longest trees, up to the budget.
+
+        Where the next one does not fit, others might fill the rest of the budget to the last token; it is filled with
+        repeated tokens, in place of a search for them.
+        """
+        pool = sorted([*self._trained, *self._replayed], key=lambda tree: (-tree.size, tree.name))
+        chosen: list[Tree] = []
+        room = self.token_budget
+        for tree in pool[: self._plan.most_members]:
+            if tree.size > room:
+                path = max(tree.paths, key=lambda path: len(path.tokens))
+                rest = TokenPath(np.resize(path.tokens, room), np.resize(path.classes, room), path.example, path.weight)
+                # As many examples as in the tree: those of a preference forest come in twos.
+                return TokenForest.build(
+                    [*(tree.paths for tree in chosen), *([[rest] * len(tree.paths)] if room else [])]
+                )
+            chosen.append(tree)
+            room -= tree.size
+        return TokenForest.build([tree.paths for tree in chosen])
+
+    def probe_forest(self) -> TokenForest:
+        """The two shortest trees, of several paths if there are any; one group, so that there is a branch to check."""
+        pool = sorted(self._trained, key=lambda tree: (len(tree.paths) == 1, tree.size, tree.name))
+        return TokenForest.build([[path for tree in pool[:2] for path in tree.paths]])
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        # Once a run: each checkpoint asks for it, and the tokens of a large set take seconds to hash.
+        digest = hashlib.sha256()
+        for trees in (self._trained, self._replayed):
+            digest.update(f"{len(trees)} conversations\n".encode())
+            for tree in trees:
+                # The lengths come first: without them two divisions of the same tokens would have one hash.
+                digest.update(f"{[len(path.tokens) for path in tree.paths]} {tree.group}\n".encode())
+                for path in tree.paths:
+                    digest.update(path.tokens.tobytes() + path.classes.tobytes())
+        return digest.hexdigest()[:16]
