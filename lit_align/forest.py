@@ -38,12 +38,14 @@ class TokenPath:
         classes: A :class:`TokenClass` per token, shape ``(L,)``, uint8.
         example: The id of the example, for messages.
         weight: Weight of its targets in the NLL; 0 for a replayed conversation, which carries the anchor alone.
+        source: Name of its source, for metrics by source.
     """
 
     tokens: NDArray[np.int32]
     classes: NDArray[np.uint8]
     example: str
     weight: float = 1.0
+    source: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,7 @@ class TokenForest:
         subtree_end: Row after the last descendant of the row's segment, shape ``(T,)``.
         segments: The tree, in the order of the rows.
         examples: Ids of the examples, in the order in which they were given.
+        sources: Name of each example's source.
         last_rows: Row of each example's last token.
         pair_rows: Hidden rows of the distinct (row, target token) pairs, shape ``(P,)``; the head runs once for each.
         pair_tokens: Target tokens of the pairs, shape ``(P,)``.
@@ -76,6 +79,7 @@ class TokenForest:
     subtree_end: Tensor
     segments: tuple[Segment, ...]
     examples: tuple[str, ...]
+    sources: tuple[str, ...]
     last_rows: tuple[int, ...]
     pair_rows: Tensor
     pair_tokens: Tensor
@@ -136,6 +140,7 @@ class TokenForest:
             subtree_end=torch.from_numpy(trie.subtree_end()),
             segments=tuple(trie.segments()),
             examples=tuple(path.example for path in paths),
+            sources=tuple(path.source for path in paths),
             last_rows=tuple(int(path_rows[-1]) for path_rows in rows_of),
             pair_rows=torch.from_numpy(pairs[0].copy()),
             pair_tokens=torch.from_numpy(pairs[1].copy()),

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from lit_align.types import Conversation
+from lit_align.types import Conversation, Message
 
 T = TypeVar("T")
 
@@ -31,7 +31,16 @@ def content_hash(conversation: Conversation) -> str:
         >>> content_hash(first) == content_hash(second)
         True
     """
-    turns = [[message.role, message.content] for message in conversation.messages]
+    return messages_hash(conversation.messages)
+
+
+def messages_hash(messages: Sequence[Message]) -> str:
+    """Hash some turns as :func:`content_hash` does those of a conversation.
+
+    Args:
+        messages: Roles and texts, in order.
+    """
+    turns = [[message.role, message.content] for message in messages]
     # JSON quotes what it joins: two turns can never be mistaken for one that holds both texts.
     return hashlib.sha256(json.dumps(turns).encode("ascii")).hexdigest()
 
@@ -67,11 +76,25 @@ def split(
     train: list[Conversation] = []
     val: list[Conversation] = []
     for conversation in conversations:
-        # Hashed again with the seed: the digits of the content hash itself would give every seed the same division.
-        digest = hashlib.sha256(f"{seed}:{content_hash(conversation)}".encode("ascii")).digest()
-        place = int.from_bytes(digest[:6], "big") / 2**48  # 48 bits are exact in a float, so always below 1
-        (val if place < val_fraction else train).append(conversation)
+        (val if is_held_out(content_hash(conversation), val_fraction, seed) else train).append(conversation)
     return train, val
+
+
+def is_held_out(name: str, val_fraction: float, seed: int) -> bool:
+    """Whether what has this name is on the validation side.
+
+    Args:
+        name: A content hash, or the name of a group that is never parted.
+        val_fraction: Expected share of the names in validation, in [0, 1).
+        seed: Any integer; another seed is another division.
+
+    Example:
+        >>> [is_held_out("table 7", fraction, seed=0) for fraction in (0.0, 0.999)]
+        [False, True]
+    """
+    # Hashed (again) with the seed: the digits of a content hash itself would give every seed the same division.
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48 < val_fraction  # 48 bits are exact in a float: always below 1
 
 
 def shuffled(conversations: Iterable[Conversation], seed: int) -> list[Conversation]:

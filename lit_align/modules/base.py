@@ -164,9 +164,10 @@ class AlignModule(Objective):
         shares: list[Tensor] = []
         sums = tokens = None
         optimizer.zero_grad()
-        for index, forest in enumerate(forests):
+        losses = self.window_losses(forests, counts, self.global_step)
+        for index, (forest, forest_loss) in enumerate(zip(forests, losses, strict=True)):
             with optimizer.toggle_model(sync_grad=index == len(forests) - 1):
-                loss, forest_sums = self.forest_loss(forest, counts, self.global_step)
+                loss, forest_sums = forest_loss()
                 # DDP averages over the ranks; the counts are already those of all ranks.
                 self.manual_backward(loss * self.trainer.world_size)
             shares.append(loss.detach().double())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Protocol
 
 import lightning as L  # noqa: N812  the name that its users know
@@ -27,6 +29,10 @@ class WindowData(Protocol):
         """A small forest of real examples for the checks at start-up."""
 
 
+ForestLoss = Callable[[], tuple[Tensor, Tensor]]
+"""Computes what :meth:`Objective.forest_loss` returns."""
+
+
 class Objective(L.LightningModule, ABC):
     """Sums and counts of a loss: everything in which SFT and DPO differ."""
 
@@ -46,6 +52,19 @@ class Objective(L.LightningModule, ABC):
         Returns:
             The share, a scalar with gradient, and sums for the log, float64, without gradient.
         """
+
+    def window_losses(self, forests: Sequence[TokenForest], counts: Tensor, step: int) -> Iterator[ForestLoss]:
+        """The shares of a window's forests, each to be computed when it is called, in the order of the forests.
+
+        An objective whose loss couples the examples of a window looks at all of them before the first share.
+
+        Args:
+            forests: This rank's forests.
+            counts: Denominators over the whole window and all ranks.
+            step: Optimizer steps done.
+        """
+        for forest in forests:
+            yield partial(self.forest_loss, forest, counts, step)
 
     @abstractmethod
     def window_metrics(self, sums: Tensor, counts: Tensor) -> dict[str, Tensor | float]:

@@ -1,0 +1,129 @@
+"""Preference pairs to trees of tokens: both answers of a pair, and all pairs of a group, share what they can."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from lit_align.data.chat import ChatFormat
+from lit_align.data.length_report import LengthReport
+from lit_align.data.lengths import Lengths
+from lit_align.data.tokenising import BadRows
+from lit_align.data.windows import Tree
+from lit_align.forest import TokenPath
+from lit_align.trie import shared_size
+from lit_align.types import Conversation, Message, PreferencePair
+
+logger = logging.getLogger(__name__)
+
+PairPaths = tuple[TokenPath, TokenPath]
+
+
+class PairTokenising:
+    """Tokenises the pairs of one part of the data and counts what becomes of them.
+
+    Args:
+        chat: The chat format; each answer is rendered as the last turn after the prompt.
+        lengths: Token limits; a pair of which one answer is dropped is dropped.
+        window: Most pairs of a group that share a tree; a larger group is split.
+        token_budget: Most rows of a tree; a larger group is split, a larger pair is an error.
+        bad_rows: What a pair does that the chat format refuses, or whose answers are equal: ``stop`` the run, or be
+            counted and left out (``drop``).
+        part: Name of the part, for messages.
+    """
+
+    def __init__(
+        self, chat: ChatFormat, lengths: Lengths, window: int, token_budget: int, bad_rows: BadRows, part: str
+    ) -> None:
+        self._chat, self._lengths, self._window, self._budget = chat, lengths, window, token_budget
+        self._bad_rows, self._part = bad_rows, part
+        self._report = LengthReport(part, lengths, "pairs")
+
+    def trees(self, pairs: Iterable[PreferencePair]) -> list[Tree]:
+        """Trees of the groups, in the order of their first pairs; says what was kept, cut, dropped and split.
+
+        Raises:
+            ValueError: A pair is refused and ``bad_rows`` is ``stop``; one is over the token budget; a source loses
+                more pairs than ``lengths.max_dropped`` allows; or nothing is left.
+        """
+        groups: dict[str, list[PairPaths]] = {}
+        read = 0
+        for pair in pairs:
+            read += 1
+            self._report.row()
+            if (paths := self._tokenised(pair)) is not None:
+                group = f"{pair.source}/{pair.group}" if pair.group else f"{pair.id} #{read}"
+                groups.setdefault(group, []).append(paths)
+        self._report.tell()
+        self._report.stop_if_empty(len(groups), read, "pairs")
+        self._report.stop_at_losses()
+        trees = []
+        split = 0
+        for name, members in groups.items():
+            parts = self._parts(members)
+            split += len(parts) > 1
+            trees += [
+                Tree(name if len(parts) == 1 else f"{name} part {number}", tuple(paths), size)
+                for number, (paths, size) in enumerate(parts, start=1)
+            ]
+        if split:
+            logger.info(
+                f"{self._part}: {split} of {len(groups)} groups hold more pairs than `data.window` = {self._window} or "
+                f"more tokens than `data.token_budget` = {self._budget}, and are split"
+            )
+        return trees
+
+    def _tokenised(self, pair: PreferencePair) -> PairPaths | None:
+        try:
+            if pair.chosen.strip() == pair.rejected.strip():
+                raise ValueError(f"{pair.id}: chosen and rejected are equal ({pair.chosen[:60]!r}): drop the row")
+            rendered = [self._rendered(pair, answer, side) for side, answer in _answers(pair)]
+        except ValueError as error:
+            if self._bad_rows == "stop":
+                raise
+            self._report.refuse(pair.source, str(error))
+            return None
+        fitted = [self._lengths.fit(path) for path in rendered]
+        outcomes = {outcome for _, outcome in fitted}
+        size = max(len(path.tokens) for path in rendered)
+        chosen, rejected = (path for path, _ in fitted)
+        dropped = sorted(outcomes - {"kept", "cut"})
+        if dropped or chosen is None or rejected is None:
+            self._report.count(pair.source, dropped[0], size)
+            return None
+        if np.array_equal(chosen.tokens, rejected.tokens):
+            self._report.count(pair.source, "equal after the cut", size)
+            return None
+        self._report.count(pair.source, "cut" if "cut" in outcomes else "kept", size)
+        return replace(chosen, source=pair.source), replace(rejected, source=pair.source)
+
+    def _rendered(self, pair: PreferencePair, answer: str, side: str) -> TokenPath:
+        turns = (*pair.prompt, Message("assistant", answer))
+        [path] = self._chat.paths(Conversation(turns, f"{pair.id} {side}", pair.source), "last")
+        return path
+
+    def _parts(self, pairs: list[PairPaths]) -> list[tuple[list[TokenPath], int]]:
+        """A group in as few parts as hold the limits, each with its rows; pairs stay in order."""
+        parts: list[tuple[list[TokenPath], int]] = []
+        for pair in pairs:
+            paths, _ = parts[-1] if parts else ([], 0)
+            together = [*paths, *pair]
+            size = shared_size([path.tokens for path in together])
+            if parts and len(together) <= 2 * self._window and size <= self._budget:
+                parts[-1] = (together, size)
+                continue
+            alone = shared_size([path.tokens for path in pair])
+            if alone > self._budget:
+                raise ValueError(
+                    f"{pair[0].example}: the {alone} tokens of its pair are over `data.token_budget` = {self._budget}; "
+                    "raise the budget or lower `data.lengths.max_length`"
+                )
+            parts.append((list(pair), alone))
+        return parts
+
+
+def _answers(pair: PreferencePair) -> tuple[tuple[str, str], tuple[str, str]]:
+    return ("chosen", pair.chosen), ("rejected", pair.rejected)

@@ -1,0 +1,139 @@
+"""Preference pairs to windows."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from functools import cached_property
+
+from lit_align.data.chat import ChatFormat
+from lit_align.data.lengths import Lengths
+from lit_align.data.mixture import is_held_out
+from lit_align.data.packing import GroupPlan
+from lit_align.data.pair_tokenising import PairTokenising
+from lit_align.data.tokenising import BadRows
+from lit_align.data.window_module import WindowDataModule
+from lit_align.data.windows import Tree
+from lit_align.tokenizer import load_tokenizer
+from lit_align.types import PairSource, PreferencePair
+
+logger = logging.getLogger(__name__)
+
+
+class PreferenceDataModule(WindowDataModule):
+    """Windows of preference pairs, packed into token forests.
+
+    The two answers of a pair share its prompt; the pairs of a group (the questions about one table) share their
+    context. A group is never parted by the split, and stays in one window and one forest as long as it is neither
+    larger than ``window`` pairs nor than ``token_budget`` tokens. A window closes at the group that brings it to the
+    number of pairs asked for or over; the log says how many that makes, and the loss divides by the exact number.
+
+    Args:
+        base: The base whose tokenizer and chat template are used; linked to ``model.base``.
+        sources: Where the pairs come from.
+        val_sources: Where validation pairs come from; none splits ``val_fraction`` off ``sources``.
+        val_fraction: Share of the groups of ``sources`` for validation, by a hash of their names, in [0, 1).
+        window: Pairs an optimizer step, over all ranks, > 0.
+        token_budget: Tokens a forest (one forward and backward pass), > 0; sets the memory, not the result.
+        lengths: Token limits of prompt and answer; a pair of which one answer is dropped is dropped.
+        thinking: The template's thinking switch for prompts.
+        bad_rows: What a pair does whose answers are equal, or that the chat format refuses (a control token in a text,
+            a blank answer, roles out of order): ``stop`` the run with its name, or be counted and left out (``drop``).
+        split_seed: Seed of the split, apart from ``seed`` so that runs with several seeds have one validation set.
+        seed: Seed of the order.
+        workers: Processes that build forests ahead.
+
+    Raises:
+        ValueError: A value is out of its range; a source's row breaks a rule; no pair is left; a pair is over the
+            token budget.
+    """
+
+    def __init__(
+        self,
+        base: str = "tiny-qwen3",
+        sources: list[PairSource] | None = None,
+        val_sources: list[PairSource] | None = None,
+        val_fraction: float = 0.0,
+        window: int = 32,
+        token_budget: int = 8192,
+        lengths: Lengths = Lengths(),
+        thinking: bool = False,
+        bad_rows: BadRows = "stop",
+        split_seed: int = 0,
+        seed: int = 0,
+        workers: int = 0,
+    ) -> None:
+        super().__init__(token_budget, workers)
+        if window <= 0:
+            raise ValueError(f"`data.window` must be > 0, got {window}")
+        if not 0 <= val_fraction < 1:
+            raise ValueError(f"`data.val_fraction` must be in [0, 1), got {val_fraction}")
+        if not sources:
+            raise ValueError("`data.sources` is empty: name at least one source of preference pairs")
+        self.base, self.sources, self.val_sources = base, sources, val_sources or []
+        self.val_fraction, self.window, self.lengths, self.thinking = val_fraction, window, lengths, thinking
+        self.bad_rows, self.split_seed, self.seed = bad_rows, split_seed, seed
+        self.chat: ChatFormat
+
+    def setup(self, stage: str) -> None:
+        """Read, split and tokenise all pairs, once; says what was kept, cut and dropped."""
+        del stage
+        if self._trained:
+            return
+        logger.info("reading preference pairs; tokenizer of %s", self.base)
+        self.chat = ChatFormat(load_tokenizer(self.base), thinking=self.thinking)
+        trained = self._side(held_out=False)
+        validation = self._side(held_out=True) if self.val_fraction else []
+        if self.val_fraction and not validation:
+            raise ValueError(
+                f"`data.val_fraction` = {self.val_fraction} holds out none of {len(trained)} pairs; raise it, name "
+                "`data.val_sources`, or set it to 0"
+            )
+        validation += [pair for source in self.val_sources for pair in source.pairs(lambda _: True)]
+        self._trained = self._tokenised(trained, "training")
+        self._validation = self._tokenised(validation, "validation") if validation else []
+        plan = self._plan
+        sizes = Counter(
+            sum(plan.counts[group] for group in plan.trained_in(window)) for window in range(plan.windows_per_epoch)
+        )
+        logger.info(
+            f"training: {sum(plan.counts)} pairs in {len(plan.counts)} groups; {plan.windows_per_epoch} windows an epoch"
+            f" of {min(sizes)} to {max(sizes)} pairs (asked for: {self.window})"
+        )
+
+    def _side(self, held_out: bool) -> list[PreferencePair]:
+        def keep(group: str) -> bool:
+            return is_held_out(group, self.val_fraction, self.split_seed) == held_out
+
+        return [pair for source in self.sources for pair in source.pairs(keep)]
+
+    def _tokenised(self, pairs: list[PreferencePair], part: str) -> list[Tree]:
+        tokenising = PairTokenising(self.chat, self.lengths, self.window, self.token_budget, self.bad_rows, part)
+        return tokenising.trees(pairs)
+
+    @cached_property
+    def _plan(self) -> GroupPlan:
+        return GroupPlan(_counts(self._trained), self.window, self.seed)
+
+    @cached_property
+    def _validation_plan(self) -> GroupPlan:
+        return GroupPlan(_counts(self._validation), self.window, 0)
+
+    @cached_property
+    def source_names(self) -> tuple[str, ...]:
+        """Names of the sources of all pairs, in the order of their first pairs; the same on all ranks."""
+        trees = [*self._trained, *self._validation]
+        return tuple(dict.fromkeys(path.source for tree in trees for path in tree.paths))
+
+    def identity(self) -> dict[str, str]:
+        """Fingerprint of the tokens, and what decides which of them share a window."""
+        return {
+            "data": self._fingerprint,
+            "data.window": str(self.window),
+            "data.token_budget": str(self.token_budget),
+            "data.seed": str(self.seed),
+        }
+
+
+def _counts(trees: list[Tree]) -> tuple[int, ...]:
+    return tuple(len(tree.paths) // 2 for tree in trees)
