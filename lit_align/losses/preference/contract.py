@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -55,6 +54,11 @@ class AnswerScores:
         number = torch.arange(len(logps), device=logps.device)
         return cls(logps, reference_logps, number, torch.zeros_like(number), len(logps), {}, lengths.double())
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether single tokens are known; after :meth:`of_sums` they are not."""
+        return self._lengths is None
+
     def sums(self, values: Tensor) -> Tensor:
         """Add up one value a token by answer, in float64: ``(N,)`` to ``(P,)``."""
         return values.new_zeros(self.count, dtype=torch.float64).index_add(0, self.pairs, values.double())
@@ -94,7 +98,16 @@ class AnswerScores:
         Raises:
             ValueError: No reference was run.
         """
-        return self.sums(self.token_logps.double() - self._reference().double())
+        return self.sums(self.token_log_ratios)
+
+    @property
+    def token_log_ratios(self) -> Tensor:
+        """Log-prob of each token, policy less reference, nats, float64, ``(N,)``.
+
+        Raises:
+            ValueError: No reference was run.
+        """
+        return self.token_logps.double() - self._reference().double()
 
     def _reference(self) -> Tensor:
         if self.reference_token_logps is None:
@@ -124,16 +137,43 @@ class PairScores:
 class PreferenceLoss(ABC):
     """A loss on pairs: a frozen dataclass whose fields are its hyper-parameters; it has no state.
 
-    Attributes:
-        needs_reference: Whether log-probs of a reference are read; the reference is not run otherwise.
-        couples_pairs: Whether the loss of one pair depends on others. All pairs of the window, over all forests and
-            ranks, are then handed over at once, as sums (:meth:`AnswerScores.of_sums`).
-        statistics: What is read of :attr:`AnswerScores.statistics`.
+    What a loss needs is read from an instance. A subclass overrides a property with a plain class attribute
+    (``needs_reference = False``; with an annotation it would be a field), or with a property where it depends on
+    fields.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class UnlikelihoodLoss(PreferenceLoss):
+        ...     needs_reference = False
+        ...     def __call__(self, scores):
+        ...         return scores.rejected.mean_logps
+        >>> UnlikelihoodLoss().needs_reference, UnlikelihoodLoss().couples_pairs
+        (False, False)
     """
 
-    needs_reference: ClassVar[bool] = True
-    couples_pairs: ClassVar[bool] = False
-    statistics: ClassVar[Sequence[Statistic]] = ()
+    @property
+    def needs_reference(self) -> bool:
+        """Whether log-probs of a reference are read; the reference is not run otherwise."""
+        return True
+
+    @property
+    def couples_pairs(self) -> bool:
+        """Whether the loss of one pair depends on others.
+
+        All pairs of the window, over all forests and ranks, are then handed over at once, as sums
+        (:meth:`AnswerScores.of_sums`).
+        """
+        return False
+
+    @property
+    def needs_tokens(self) -> bool:
+        """Whether single tokens are read, beyond the sum and the length of each answer."""
+        return bool(self.statistics)
+
+    @property
+    def statistics(self) -> Sequence[Statistic]:
+        """What is read of :attr:`AnswerScores.statistics`."""
+        return ()
 
     @abstractmethod
     def __call__(self, scores: PairScores) -> Tensor:
@@ -142,3 +182,36 @@ class PreferenceLoss(ABC):
         Args:
             scores: Log-probs of the pairs.
         """
+
+
+@dataclass(frozen=True)
+class DifferenceLoss(PreferenceLoss):
+    """A loss of one number a pair: the log-ratio of the chosen answer less that of the rejected one.
+
+    What depends on the prompt alone, such as the normaliser of a DPO reward, cancels in that number.
+    """
+
+    @property
+    def length_normalized(self) -> bool:
+        """Whether each answer's log-ratio is first divided by its tokens; the normaliser then no longer cancels."""
+        return False
+
+    @abstractmethod
+    def of_difference(self, difference: Tensor) -> Tensor:
+        """The loss of each pair from its difference, nats, float64, ``(P,)``."""
+
+    def __call__(self, scores: PairScores) -> Tensor:  # noqa: D102
+        if not self.length_normalized:
+            return self.of_difference(scores.log_ratio_difference)
+        chosen, rejected = scores.chosen, scores.rejected
+        return self.of_difference(chosen.log_ratios / chosen.lengths - rejected.log_ratios / rejected.lengths)
+
+
+def require_difference_of_sums(loss: PreferenceLoss) -> None:
+    """Refuse a loss in which a term that both answers share would not cancel.
+
+    Raises:
+        ValueError: It takes each answer on its own, or divides each by its length.
+    """
+    if not isinstance(loss, DifferenceLoss) or loss.length_normalized:
+        raise ValueError(f"loss must be one of a difference of sums, such as SigmoidLoss, got {loss!r}")
