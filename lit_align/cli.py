@@ -26,13 +26,17 @@ from lit_align.callbacks.run_record import RunRecord
 from lit_align.checkpoint import AdapterCheckpointIO
 from lit_align.cli_answers import complain, quick_answer, read_given, refuse_link_target
 from lit_align.cli_explain import class_keys, explain, refusal
+from lit_align.data.preference import PreferenceDataModule
 from lit_align.data.sft import SFTDataModule
 from lit_align.data.sources.messages_file import MessagesFile
+from lit_align.data.sources.preference_file import PreferenceFile
 from lit_align.data.sources.prompt_completion_file import PromptCompletionFile
 from lit_align.data.sources.t_wix import TWix
 from lit_align.data.sources.table_skills import TableSkills
 from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.losses.anchor import ReverseKL
+from lit_align.losses.preference import PreferenceLoss
+from lit_align.modules.dpo import DPOModule
 from lit_align.modules.optimizer import AdamW8bit
 from lit_align.modules.schedule import CosineSchedule
 from lit_align.modules.sft import SFTModule
@@ -40,8 +44,8 @@ from lit_align.modules.startup import refuse_absent_devices, refuse_precision, r
 
 # Imported so that configurations may use short names: of these and of all classes that their files define.
 SHORT_NAMES = (
-    AdamW8bit, BenchmarkEvaluation, CosineSchedule, ExactMatchBenchmark, MessagesFile, PromptCompletionFile, ReverseKL,
-    SFTDataModule, SFTModule, TableSkills, TWix,
+    AdamW8bit, BenchmarkEvaluation, CosineSchedule, DPOModule, ExactMatchBenchmark, MessagesFile, PreferenceDataModule,
+    PreferenceFile, PreferenceLoss, PromptCompletionFile, ReverseKL, SFTDataModule, SFTModule, TableSkills, TWix,
 )  # fmt: skip
 
 

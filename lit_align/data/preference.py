@@ -97,8 +97,8 @@ class PreferenceDataModule(WindowDataModule):
             sum(plan.counts[group] for group in plan.trained_in(window)) for window in range(plan.windows_per_epoch)
         )
         logger.info(
-            f"training: {sum(plan.counts)} pairs in {len(plan.counts)} groups; {plan.windows_per_epoch} windows an epoch"
-            f" of {min(sizes)} to {max(sizes)} pairs (asked for: {self.window})"
+            f"training: {sum(plan.counts)} pairs in {len(plan.counts)} groups; {plan.windows_per_epoch} windows an "
+            f"epoch, of {min(sizes)} to {max(sizes)} pairs (asked for: {self.window})"
         )
 
     def _side(self, held_out: bool) -> list[PreferencePair]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Literal
 
 from lit_align.data.chat import ChatFormat, Turns
 from lit_align.data.length_report import LengthReport
 from lit_align.data.lengths import Lengths
 from lit_align.data.windows import Tree
-from lit_align.forest import TokenClass, TokenPath
+from lit_align.forest import TokenClass
 from lit_align.trie import shared_size
 from lit_align.types import Conversation
 
@@ -84,7 +85,7 @@ class Tokenising:
             fitted, outcome = self._lengths.fit(path)
             self._report.count(source, outcome, len(path.tokens))
             if fitted is not None:
-                paths.append(TokenPath(fitted.tokens, fitted.classes, fitted.example, self._weight))
+                paths.append(replace(fitted, weight=self._weight, source=source))
         if not paths:
             return None
         size = shared_size([path.tokens for path in paths])

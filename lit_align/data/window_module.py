@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import signal
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from lit_align.data.packing import Plan, WindowSampler
 from lit_align.data.windows import Tree, WindowDataset
-from lit_align.forest import TokenForest, TokenPath, Window
+from lit_align.forest import TokenForest, Window
 
 
 def _as_it_is(window: Any) -> Any:
@@ -103,7 +104,7 @@ class WindowDataModule(L.LightningDataModule, ABC):
         for tree in pool[: self._plan.most_members]:
             if tree.size > room:
                 path = max(tree.paths, key=lambda path: len(path.tokens))
-                rest = TokenPath(np.resize(path.tokens, room), np.resize(path.classes, room), path.example, path.weight)
+                rest = replace(path, tokens=np.resize(path.tokens, room), classes=np.resize(path.classes, room))
                 # As many examples as in the tree: those of a preference forest come in twos.
                 return TokenForest.build(
                     [*(tree.paths for tree in chosen), *([[rest] * len(tree.paths)] if room else [])]

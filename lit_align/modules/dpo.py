@@ -114,7 +114,7 @@ class DPOModule(AlignModule):
         return pair_sums(scored, losses, self.loss.reward_scale, self._sources)
 
     def window_losses(self, forests: Sequence[TokenForest], counts: Tensor, step: int) -> Iterator[ForestLoss]:
-        """See :class:`~lit_align.modules.objective.Objective`; a loss that couples pairs sees the whole window first."""
+        """See :class:`~lit_align.modules.objective.Objective`; coupled pairs are all looked at first."""
         if not self.loss.couples_pairs or (len(forests) == 1 and self.trainer.world_size == 1):
             yield from super().window_losses(forests, counts, step)
             return
@@ -132,7 +132,7 @@ class DPOModule(AlignModule):
             start = part.stop
 
     def _coupled(self, own: Tensor) -> tuple[Tensor, Tensor]:
-        """Losses of this rank's pairs ``(P,)`` among the pairs of all ranks, and the slopes of all losses ``(2, P)``."""
+        """Losses of this rank's pairs among those of all ranks ``(P,)``, and the slopes of their sum ``(2, P)``."""
         by_rank = [table.to(own.device) for table in over_ranks(own.cpu())]
         whole = torch.cat(by_rank, dim=1)
         logps = whole[:2].clone().requires_grad_()
@@ -185,7 +185,9 @@ class DPOModule(AlignModule):
         pairs, loss = table[:, BASIC.index("pairs")].sum(), table[:, BASIC.index("loss")].sum()
         tokens = table[:, BASIC.index("tokens")].sum()
         if self.loss.couples_pairs:
-            tables = [one.to(self.device) for rank in over_ranks([t.cpu() for t in self._validation_tables]) for one in rank]
+            tables = [
+                one.to(self.device) for rank in over_ranks([t.cpu() for t in self._validation_tables]) for one in rank
+            ]
             whole = torch.cat(tables, dim=1)
             loss = self.loss(pairs_of_sums(whole[:2], whole[2:], self.loss.needs_reference)).sum()
         return {

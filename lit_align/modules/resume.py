@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
 Identity = dict[str, str]
+Value = TypeVar("Value")
 
 
 def rng_state() -> dict[str, Any]:
@@ -36,7 +37,7 @@ def restore_rng(state: Mapping[str, Any]) -> None:
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
 
 
-def over_ranks(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def over_ranks(state: Value) -> list[Value]:
     """The states of all ranks in their order: each draws its own dropout. All ranks must call it."""
     if not (dist.is_available() and dist.is_initialized()):
         return [state]

@@ -66,10 +66,19 @@ def read_messages(row: Row, column: str) -> tuple[Message, ...]:
     entries = row.value(column)
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{row.where}: {column}: must be a list of messages, not {describe(entries)}")
-    return tuple(_message(entry, f"{row.where}: {column}[{index}]") for index, entry in enumerate(entries))
+    return tuple(read_message(entry, f"{row.where}: {column}[{index}]") for index, entry in enumerate(entries))
 
 
-def _message(entry: object, where: str) -> Message:
+def read_message(entry: object, where: str) -> Message:
+    """One turn, ``{"role", "content"}`` or ShareGPT's ``{"from", "value"}``.
+
+    Args:
+        entry: What the file holds.
+        where: File, row and key, for messages.
+
+    Raises:
+        ValueError: It is no turn, carries something that is not read, or its role or text is not what it must be.
+    """
     if not isinstance(entry, dict):
         raise ValueError(f"{where}: must be an object with 'role' and 'content', not {describe(entry)}")
     fields = cast("dict[str, Any]", entry)

@@ -175,6 +175,11 @@ class PreferenceLoss(ABC):
         """What is read of :attr:`AnswerScores.statistics`."""
         return ()
 
+    @property
+    def reward_scale(self) -> float:
+        r"""Factor of a log-ratio in the rewards that are logged: :math:`\beta`, or 1 for a loss without one."""
+        return float(getattr(self, "beta", 1.0))
+
     @abstractmethod
     def __call__(self, scores: PairScores) -> Tensor:
         """The loss of each pair, float64, ``(P,)``, differentiable with respect to the policy's log-probs.
