@@ -182,22 +182,20 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
 
 
 def machine() -> dict[str, str]:
-    """Processor, cores, memory and operating system."""
-    processor = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
-    return {
-        "processor": processor,
-        "cores": str(os.cpu_count()),
-        "memory": f"{_kib('/proc/meminfo', 'MemTotal') * 1024 / 1e9:.1f} GB",
-        "system": platform.platform(),
-        "load average at the start": " ".join(f"{load:.2f}" for load in os.getloadavg()),
-    }
+    """Processor, cores, operating system; memory and load where the system tells them."""
+    facts = {"processor": _processor(), "cores": str(os.cpu_count())}
+    if Path("/proc/meminfo").exists():
+        facts["memory"] = f"{_kib('/proc/meminfo', 'MemTotal') * 1024 / 1e9:.1f} GB"
+    facts["system"] = platform.platform()
+    if hasattr(os, "getloadavg"):  # not on Windows
+        facts["load average at the start"] = " ".join(f"{load:.2f}" for load in os.getloadavg())
+    return facts
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ KL(policy || base), per token. Finished runs are kept in the folder and not repe
 from __future__ import annotations
 
 import argparse
+import hashlib
 import shlex
 import subprocess
 import sys
@@ -92,11 +93,14 @@ def main(arguments: list[str]) -> None:
 def _fit(options: argparse.Namespace, coef: float, seed: int) -> Path:
     """The checkpoint of a finished run."""
     root: Path = options.folder
-    folder = root / f"coef-{coef:g}-seed-{seed}"
+    # Whatever else decides the run's numbers is in the name: a finished run is reused for just these.
+    data = hashlib.sha256(options.data.read_bytes()).hexdigest()[:8]
+    number = "bf16" if options.bf16 else "fp32"
+    folder = root / f"coef-{coef:g}-seed-{seed}-{number}-steps-{options.steps}-data-{data}"
     done = sorted(folder.glob("lightning_logs/*/version_*/adapter/adapter_model.safetensors"))
     if not done:
         folder.mkdir(parents=True, exist_ok=True)
-        whole = {"path": str(options.data.absolute()), "subset": "both", "sample_ratio": 1.0}
+        whole = {"path": str(options.data.absolute()), "subset": "both", "limit": None}
         source = {"class_path": "TWix", "init_args": whole}
         (folder / "data.yaml").write_text(yaml.safe_dump({"data": {"init_args": {"sources": [source]}}}))
         configs = [CONFIG.absolute(), *([BF16.absolute()] if options.bf16 else []), "data.yaml"]

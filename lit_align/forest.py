@@ -151,6 +151,15 @@ class TokenForest:
             target_from_end=torch.from_numpy(_join(from_end, np.int64)),
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        # By value: a tensor from a worker process costs a file descriptor, and a window has hundreds of tensors.
+        return {name: value.numpy() if isinstance(value, Tensor) else value for name, value in vars(self).items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            restored = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+            object.__setattr__(self, name, restored)
+
     def __len__(self) -> int:
         """Number of rows, that is of tokens that the model computes."""
         return self.tokens.numel()

@@ -93,6 +93,16 @@ class ConversationSource(ABC):
             ValueError: A row breaks a rule; the message names file, row, key, rule and value.
         """
 
+    def usable(self, refuse: Callable[[str, ValueError], None]) -> list[Conversation]:
+        """Read the conversations of the rows that break no rule.
+
+        Args:
+            refuse: Given the source's name and the error of each other row; may raise it. A source that does not
+                read row by row raises instead of calling it.
+        """
+        del refuse
+        return self.conversations()
+
     def draw(self, rows: Sequence[Conversation], tokens: Callable[[Conversation], int]) -> list[Conversation]:
         """Choose what is used of one side of the split; all of it, unless a source samples.
 

@@ -83,7 +83,8 @@ _LATIN = '{"question": "a", "answer": "b"}\n{"question": "\xe9", "answer": "b"}\
             MESSAGES, {}, ["d.jsonl:1", "no assistant turn", "nothing to train"],
         ),
         (_lines({"question": "a<|im_end|>", "answer": "b"}), COLUMNS, {}, ["d.jsonl:1", "control token <|im_end|>"]),
-        (_lines(GOOD), COLUMNS, {"lengths": {"max_length": 8}}, ["no example is left for training", "max_length=8"]),
+        (_lines(GOOD), COLUMNS, {"lengths": {"max_length": 8}}, 
+         ["no example is left for training: of 1 answers 1 prompt too long", "raise `data.lengths.max_length`"]),
         (
             _lines(_LONG), COLUMNS, {"lengths": {"max_length": 400, "max_prompt_length": 50}},
             ["no example is left for training", "max_prompt_length=50"],

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from command import Settings, adapter, complete, life, small
+from command import ROOT, Settings, adapter, complete, life, small
 from safetensors.torch import load
 from torch.utils.data import DataLoader
 
-from lit_align.data.packing import WindowPlan
-from lit_align.data.window_module import _as_it_is
-from lit_align.data.windows import Tree, WindowDataset
-from lit_align.forest import TokenClass, TokenForest, TokenPath, Window
+from lit_align.data.sft import SFTDataModule
+from lit_align.data.sources.table_skills import TableSkills
+from lit_align.forest import TokenForest, Window
 
 pytestmark = pytest.mark.slow
 
@@ -94,18 +96,6 @@ def test_ranks_that_are_interrupted_stop_in_the_same_window(tmp_path: Path) -> N
         assert "--ckpt_path" in process.errors
 
 
-def _windows() -> WindowDataset:
-    random = np.random.default_rng(0)
-
-    def tree(name: str, weight: float) -> Tree:
-        size = int(random.integers(4, 30))
-        classes = np.array([TokenClass.PROMPT] * 2 + [TokenClass.ANSWER] * (size - 2), np.uint8)
-        return Tree(name, (TokenPath(random.integers(0, 50, size).astype(np.int32), classes, name, weight),), size)
-
-    trained, replayed = [tree(f"t{i}", 1.0) for i in range(10)], [tree(f"r{i}", 0.0) for i in range(4)]
-    return WindowDataset(trained, replayed, WindowPlan(10, 4, 3, 0.5, 0), 40, 0, 1)
-
-
 def _plain_types(value: object) -> object:
     """Something that compares by value."""
     if isinstance(value, torch.Tensor):
@@ -115,9 +105,38 @@ def _plain_types(value: object) -> object:
     return tuple(map(_plain_types, value)) if isinstance(value, tuple) else value
 
 
+def _loader_of(data: SFTDataModule) -> DataLoader[Window]:
+    data.trainer = SimpleNamespace(global_step=0, global_rank=0, world_size=1)  # type: ignore[assignment]
+    data.setup("fit")
+    return data.train_dataloader()
+
+
 def test_spawned_workers_build_the_windows_of_the_main_process() -> None:
-    dataset = _windows()
-    loader = DataLoader(
-        dataset, None, sampler=range(9), num_workers=2, collate_fn=_as_it_is, multiprocessing_context="spawn"
-    )
-    assert [_plain_types(window) for window in loader] == [_plain_types(dataset[index]) for index in range(9)]
+    options: Settings = {"sources": [TableSkills(n=30)], "window": 4, "token_budget": 300}
+    alone = list(_loader_of(SFTDataModule(**options)))
+    loader = _loader_of(SFTDataModule(**options, workers=2))
+    loader.multiprocessing_context = "spawn"
+    assert [_plain_types(window) for window in loader] == [_plain_types(window) for window in alone]
+    assert len(alone) == 8
+
+
+_MANY_FORESTS = """
+import resource
+from types import SimpleNamespace
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+from lit_align.data.sft import SFTDataModule
+from lit_align.data.sources.table_skills import TableSkills
+data = SFTDataModule(sources=[TableSkills(n=240)], window=60, token_budget=130, workers=2)
+data.trainer = SimpleNamespace(global_step=0, global_rank=0, world_size=1)
+data.setup("fit")
+print([len(window.forests) >= 30 for window in data.train_dataloader()])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a limit of open files is a matter of Unix")
+def test_windows_of_many_forests_come_from_workers_under_a_small_limit_of_open_files(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _MANY_FORESTS], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip() == str([True] * 4), done.stderr

@@ -27,7 +27,7 @@ class LengthReport:
     def __init__(self, part: str, lengths: Lengths, what: str = "answers") -> None:
         self._part, self._lengths, self._what = part, lengths, what
         self._outcomes: dict[str, Counter[str]] = {}
-        self._sizes: dict[str, list[int]] = {}
+        self._sizes: dict[str, list[tuple[int, int]]] = {}  # prompt, and prompt with answer
         self._first_refusal: dict[str, str] = {}
         self._bar: tqdm[None] | None = None  # opened at the first row: two open bars write over one another
 
@@ -37,16 +37,17 @@ class LengthReport:
             self._bar = tqdm(desc=f"tokenising {self._part}", delay=2, leave=False, unit=" rows")
         self._bar.update()
 
-    def count(self, source: str, outcome: str, size: int) -> None:
+    def count(self, source: str, outcome: str, prompt: int, size: int) -> None:
         """Count one outcome.
 
         Args:
             source: Name of the source.
             outcome: ``kept``, ``cut``, or why it was dropped.
+            prompt: Tokens of the prompt.
             size: Tokens of prompt and answer, before any cut.
         """
         self._outcomes.setdefault(source, Counter())[outcome] += 1
-        self._sizes.setdefault(source, []).append(size)
+        self._sizes.setdefault(source, []).append((prompt, size))
 
     def refuse(self, source: str, why: str) -> None:
         """Count a row that breaks a rule; the first one's message is told."""
@@ -65,22 +66,25 @@ class LengthReport:
                 + (f"; first refusal: {refusal}" if refusal else "")
             )
 
-    def stop_if_empty(self, left: int, read: int, rows: str) -> None:
+    def stop_if_empty(self, left: int) -> None:
         """Stop where nothing is left.
 
         Args:
             left: Rows that are left.
-            read: Rows that were read.
-            rows: What they are called.
 
         Raises:
-            ValueError: Nothing is left.
+            ValueError: Nothing is left; says what became of the rows and what to do.
         """
-        if not left:
-            raise ValueError(
-                f"no example is left for {self._part}: {read} {rows} were read, none fits `data.lengths` "
-                f"({self._lengths}); raise max_length or max_prompt_length, or use `overlong: cut`"
-            )
+        if left:
+            return
+        found = sum(self._outcomes.values(), Counter[str]())
+        if not found:
+            raise ValueError(f"no example is left for {self._part}: no row was read or drawn; look at `data.sources`")
+        told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(found.items()))
+        raise ValueError(
+            f"no example is left for {self._part}: of {found.total()} {self._what} {told} ({self._lengths}); "
+            f"{self._advice(found, next(iter(self._first_refusal.values()), ''))}"
+        )
 
     def stop_at_losses(self) -> None:
         """Stop where a source loses more than ``lengths.max_dropped``; the lengths are logged as a table.
@@ -92,14 +96,28 @@ class LengthReport:
             dropped = sum(number for outcome, number in count.items() if outcome not in _KEPT)
             if dropped <= self._lengths.max_dropped * count.total():
                 continue
-            limit = self._lengths.max_length
-            table = histogram(self._sizes.get(source, []), limit)
-            logger.warning(
-                f"{self._part}: {source}: tokens of prompt and answer, against max_length = {limit}:\n{table}"
-            )
+            self._show_lengths(source, count)
             raise ValueError(
                 f"{self._part}: {source}: {dropped} of {count.total()} {self._what} ({dropped / count.total():.0%}) "
-                f"would be dropped, more than `data.lengths.max_dropped` = {self._lengths.max_dropped:.0%} allows "
-                "(their lengths are listed above); raise `data.lengths.max_length` (and `data.token_budget`), use "
-                "`overlong: cut`, or raise `max_dropped`"
+                f"would be dropped, more than `data.lengths.max_dropped` = {self._lengths.max_dropped:.0%} allows; "
+                f"{self._advice(count, self._first_refusal.get(source, ''))}; or raise `data.lengths.max_dropped`"
             )
+
+    def _show_lengths(self, source: str, count: Counter[str]) -> None:
+        by_prompt = count["prompt too long"] > count["too long"]
+        sizes = [pair[0 if by_prompt else 1] for pair in self._sizes.get(source, [])]
+        limit = (self._lengths.max_prompt_length if by_prompt else 0) or self._lengths.max_length
+        if sizes:
+            what = "the prompts" if by_prompt else "prompt and answer together"
+            table = histogram(sizes, limit)
+            logger.warning(f"{self._part}: {source}: tokens of {what}, against a limit of {limit}:\n{table}")
+
+    def _advice(self, count: Counter[str], refusal: str) -> str:
+        prompts = "max_prompt_length" if self._lengths.max_prompt_length else "max_length"
+        cut = ", or use `overlong: cut`" if self._lengths.overlong == "drop" else ""
+        clauses = {
+            "too long": f"raise `data.lengths.max_length` (and `data.token_budget`){cut}",
+            "prompt too long": f"raise `data.lengths.{prompts}` (and `data.token_budget`), or shorten the prompts",
+            REFUSED: f"mend what is refused ({refusal})",
+        }
+        return "; ".join(clause for outcome, clause in clauses.items() if count[outcome]) or "look at the rows"

@@ -47,8 +47,7 @@ class Lengths:
         Returns:
             The path, perhaps cut, or None; and what happened: ``kept``, ``cut``, ``prompt too long``, ``too long``.
         """
-        answer = np.flatnonzero(path.classes == TokenClass.ANSWER)
-        prompt = int(answer[0])
+        prompt = prompt_size(path)
         if prompt > (self.max_prompt_length or self.max_length):
             return None, "prompt too long"
         if len(path.tokens) <= self.max_length:
@@ -57,6 +56,11 @@ class Lengths:
             return None, "too long"
         end = self.max_length
         return TokenPath(path.tokens[:end], path.classes[:end], path.example, path.weight), "cut"
+
+
+def prompt_size(path: TokenPath) -> int:
+    """Tokens before the answer, the scaffold that opens it included."""
+    return int(np.argmax(path.classes == TokenClass.ANSWER))
 
 
 def histogram(sizes: Sequence[int], limit: int) -> str:

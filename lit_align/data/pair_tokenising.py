@@ -10,11 +10,10 @@ import numpy as np
 
 from lit_align.data.chat import ChatFormat
 from lit_align.data.length_report import LengthReport
-from lit_align.data.lengths import Lengths
+from lit_align.data.lengths import Lengths, prompt_size
 from lit_align.data.tokenising import BadRows
-from lit_align.data.windows import Tree
+from lit_align.data.windows import Tree, within_budget
 from lit_align.forest import TokenPath
-from lit_align.trie import shared_size
 from lit_align.types import Conversation, Message, PreferencePair
 
 logger = logging.getLogger(__name__)
@@ -50,15 +49,13 @@ class PairTokenising:
                 more pairs than ``lengths.max_dropped`` allows; or nothing is left.
         """
         groups: dict[str, list[PairPaths]] = {}
-        read = 0
-        for pair in pairs:
-            read += 1
+        for number, pair in enumerate(pairs):
             self._report.row()
             if (paths := self._tokenised(pair)) is not None:
-                group = f"{pair.source}/{pair.group}" if pair.group else f"{pair.id} #{read}"
+                group = f"{pair.source}/{pair.group}" if pair.group else f"{pair.id} #{number}"
                 groups.setdefault(group, []).append(paths)
         self._report.tell()
-        self._report.stop_if_empty(len(groups), read, "pairs")
+        self._report.stop_if_empty(len(groups))
         self._report.stop_at_losses()
         trees = []
         split = 0
@@ -88,16 +85,16 @@ class PairTokenising:
             return None
         fitted = [self._lengths.fit(path) for path in rendered]
         outcomes = {outcome for _, outcome in fitted}
-        size = max(len(path.tokens) for path in rendered)
+        sizes = max(map(prompt_size, rendered)), max(len(path.tokens) for path in rendered)
         chosen, rejected = (path for path, _ in fitted)
         dropped = sorted(outcomes - {"kept", "cut"})
         if dropped or chosen is None or rejected is None:
-            self._report.count(pair.source, dropped[0], size)
+            self._report.count(pair.source, dropped[0], *sizes)
             return None
         if np.array_equal(chosen.tokens, rejected.tokens):
-            self._report.count(pair.source, "equal after the cut", size)
+            self._report.count(pair.source, "equal after the cut", *sizes)
             return None
-        self._report.count(pair.source, "cut" if "cut" in outcomes else "kept", size)
+        self._report.count(pair.source, "cut" if "cut" in outcomes else "kept", *sizes)
         return replace(chosen, source=pair.source), replace(rejected, source=pair.source)
 
     def _rendered(self, pair: PreferencePair, answer: str, side: str) -> TokenPath:
@@ -107,21 +104,14 @@ class PairTokenising:
 
     def _parts(self, pairs: list[PairPaths]) -> list[tuple[list[TokenPath], int]]:
         """A group in as few parts as hold the limits, each with its rows; pairs stay in order."""
-        parts: list[tuple[list[TokenPath], int]] = []
-        for pair in pairs:
-            paths, _ = parts[-1] if parts else ([], 0)
-            together = [*paths, *pair]
-            size = shared_size([path.tokens for path in together])
-            if parts and len(together) <= 2 * self._window and size <= self._budget:
-                parts[-1] = (together, size)
-                continue
-            alone = shared_size([path.tokens for path in pair])
-            if alone > self._budget:
+        paths = [path for pair in pairs for path in pair]
+        parts = within_budget(paths, self._budget, together=2, most=2 * self._window)
+        for part, size in parts:
+            if size > self._budget:
                 raise ValueError(
-                    f"{pair[0].example}: the {alone} tokens of its pair are over `data.token_budget` = {self._budget}; "
+                    f"{part[0].example}: the {size} tokens of its pair are over `data.token_budget` = {self._budget}; "
                     "raise the budget or lower `data.lengths.max_length`"
                 )
-            parts.append((list(pair), alone))
         return parts
 
 

@@ -33,8 +33,9 @@ class SFTDataModule(WindowDataModule):
         lengths: Token limits of an example.
         turns: Train ``all`` assistant turns or the ``last`` one of each conversation.
         thinking: The template's thinking switch for prompts.
-        bad_rows: What a row does that the chat format refuses (a control token in a text, a blank answer, roles out of
-            order): ``stop`` the run with its name, or be counted and left out (``drop``).
+        bad_rows: What a row does that its source cannot read (a blank answer, an unknown role) or that the chat format
+            refuses (a control token in a text, roles out of order): ``stop`` the run with its name, or be counted and
+            left out (``drop``).
         split_seed: Seed of the split, apart from ``seed`` so that runs with several seeds have one validation set.
         seed: Seed of the order.
         workers: Processes that build forests ahead.
@@ -102,7 +103,7 @@ class SFTDataModule(WindowDataModule):
         parts = {side: self._tokenising(side, 1.0) for side in sides}
         for source in self.sources:
             # Split before anything is drawn: what a source draws moves no conversation to the other side.
-            halves = split(source.conversations(), self.val_fraction, self.split_seed)
+            halves = split(source.usable(parts["training"].refuse), self.val_fraction, self.split_seed)
             for side, half in zip(sides, halves, strict=True):
                 sides[side] += source.draw(half, parts[side].trained_tokens) if half else []
         if self.val_fraction and not sides["validation"]:
@@ -122,7 +123,7 @@ class SFTDataModule(WindowDataModule):
 
     @staticmethod
     def _drawn(sources: Sequence[ConversationSource], part: Tokenising) -> list[Conversation]:
-        return [one for source in sources for one in source.draw(source.conversations(), part.trained_tokens)]
+        return [one for source in sources for one in source.draw(source.usable(part.refuse), part.trained_tokens)]
 
     def identity(self) -> dict[str, str]:
         """Fingerprint of the tokens, and what decides which of them share a window."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 from lit_align.data.chat import ChatFormat, Turns
 from lit_align.data.length_report import LengthReport
-from lit_align.data.lengths import Lengths
+from lit_align.data.lengths import Lengths, prompt_size
 from lit_align.data.windows import Tree
 from lit_align.forest import TokenClass
 from lit_align.trie import shared_size
@@ -24,7 +24,7 @@ class Tokenising:
         chat: The chat format.
         lengths: Token limits of an example.
         turns: Which assistant turns are trained.
-        token_budget: Rows a forest; a conversation over it is an error.
+        token_budget: Rows a forest; an answer whose path is longer is an error.
         weight: Weight of the targets in the NLL: 1, or 0 for replayed conversations.
         bad_rows: What a row that the chat format refuses does: ``stop`` the run, or be counted and left out (``drop``).
         part: Name of the part, for messages.
@@ -54,15 +54,21 @@ class Tokenising:
         """Trees of the conversations that fit; says what was kept, cut and dropped, by source.
 
         Raises:
-            ValueError: A row is refused and ``bad_rows`` is ``stop``; a conversation is over the token budget; a source
+            ValueError: A row is refused and ``bad_rows`` is ``stop``; a path is over the token budget; a source
                 loses more answers than ``lengths.max_dropped`` allows; or nothing is left.
         """
         found = [self._tree(conversation) for conversation in conversations]
         trees = [tree for tree in found if tree is not None]
         self._report.tell()
-        self._report.stop_if_empty(len(trees), len(found), "conversations")
+        self._report.stop_if_empty(len(trees))
         self._report.stop_at_losses()
         return trees
+
+    def refuse(self, source: str, error: ValueError) -> None:
+        """Stop at a row that its source cannot read, or count it, as ``bad_rows`` says."""
+        if self._bad_rows == "stop":
+            raise error
+        self._report.refuse(source, str(error))
 
     def _tree(self, conversation: Conversation) -> Tree | None:
         # By identity: two rows may say the same. The conversation is kept beside its tree, so no other gets its id.
@@ -76,23 +82,22 @@ class Tokenising:
         try:
             rendered = self._chat.paths(conversation, self._turns)
         except ValueError as error:
-            if self._bad_rows == "stop":
-                raise
-            self._report.refuse(source, str(error))
+            self.refuse(source, error)
             return None
         paths = []
         for path in rendered:
             fitted, outcome = self._lengths.fit(path)
-            self._report.count(source, outcome, len(path.tokens))
+            self._report.count(source, outcome, prompt_size(path), len(path.tokens))
             if fitted is not None:
                 paths.append(replace(fitted, weight=self._weight, source=source))
         if not paths:
             return None
-        size = shared_size([path.tokens for path in paths])
-        if size > self._budget:
+        longest = max(len(path.tokens) for path in paths)
+        if longest > self._budget:
             raise ValueError(
-                f"{conversation.id}: its {size} tokens are over `data.token_budget` = {self._budget}; "
+                f"{conversation.id}: its {longest} tokens are over `data.token_budget` = {self._budget}; "
                 "raise the budget or lower `data.lengths.max_length`"
             )
+        size = shared_size([path.tokens for path in paths])
         group = f"{source}/{conversation.group}" if conversation.group else ""
         return Tree(conversation.id, tuple(paths), size, group)

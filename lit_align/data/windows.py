@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch.utils.data import Dataset
 
 from lit_align.data.packing import Plan, fill_forests, share_out
 from lit_align.forest import TokenForest, TokenPath, Window
+from lit_align.trie import shared_size
 
 
 @dataclass(frozen=True, eq=False)
 class Tree:
-    """Paths that a forest never parts: those of one conversation, or of the pairs of one group.
+    """What a window counts as one: the paths of one conversation, or of the pairs of one group.
+
+    They are in one forest, unless they take more rows together than a forest may have: then in several, and share less.
 
     Attributes:
         name: Id of the conversation or of the group.
@@ -61,9 +64,49 @@ class WindowDataset(Dataset[Window]):
         members = [self._trained[i] for i in self._plan.trained_in(window)]
         members += [self._replayed[i] for i in self._plan.replayed_in(window)]
         mine = [members[i] for i in share_out([tree.size for tree in members], self._ranks)[self._rank]]
-        packed = fill_forests([tree.size for tree in mine], self._budget)
-        forests = tuple(TokenForest.build(_groups([mine[i] for i in forest])) for forest in packed)
+        parts = [part for tree in mine for part in _within(tree, self._budget)]
+        packed = fill_forests([part.size for part in parts], self._budget)
+        forests = tuple(TokenForest.build(_groups([parts[i] for i in forest])) for forest in packed)
         return Window(forests, window, tuple(tree.name for tree in members))
+
+
+def _within(tree: Tree, budget: int) -> list[Tree]:
+    if tree.size <= budget:
+        return [tree]
+    return [replace(tree, paths=tuple(paths), size=size) for paths, size in within_budget(tree.paths, budget)]
+
+
+def within_budget(
+    paths: Sequence[TokenPath], budget: int, together: int = 1, most: int | None = None
+) -> list[tuple[list[TokenPath], int]]:
+    """Cut paths into runs that each take at most ``budget`` rows, each as long as it can be.
+
+    Args:
+        paths: Paths in their order.
+        budget: Most rows of a run.
+        together: So many neighbours are never parted: 2 for the answers of a pair.
+        most: Most paths of a run; None sets no limit.
+
+    Returns:
+        The runs, each with its rows. Neighbours that are never parted may be over the budget by themselves.
+
+    Example:
+        >>> import numpy as np
+        >>> paths = [TokenPath(np.array([1, 2, n], np.int32), np.array([0, 0, 1], np.uint8), "x") for n in range(4)]
+        >>> [(len(run), size) for run, size in within_budget(paths, budget=5)]
+        [(3, 5), (1, 3)]
+    """
+    runs: list[tuple[list[TokenPath], int]] = []
+    for start in range(0, len(paths), together):
+        added = paths[start : start + together]
+        if runs:
+            longer = [*runs[-1][0], *added]
+            size = shared_size([path.tokens for path in longer])
+            if size <= budget and (most is None or len(longer) <= most):
+                runs[-1] = (longer, size)
+                continue
+        runs.append((list(added), shared_size([path.tokens for path in added])))
+    return runs
 
 
 def _groups(trees: Sequence[Tree]) -> list[list[TokenPath]]:

@@ -152,6 +152,6 @@ def optimizer_identity(optimizer: OptimizerFactory) -> dict[str, str]:
     if isinstance(optimizer, LowMemoryAdamW):
         name, settings = type(optimizer).__name__, optimizer.settings()
     else:
-        made = optimizer([{"params": [nn.Parameter(torch.zeros(1))]}])
+        made = optimizer([{"params": [nn.Parameter(torch.zeros(1, 1))]}])  # a matrix: Muon takes nothing else
         name, settings = type(made).__name__, made.defaults
     return {"optimizer": name, **{f"optimizer.{key}": repr(value) for key, value in settings.items()}}

@@ -130,27 +130,55 @@ def test_a_cut_answer_has_no_end_of_turn_token_and_a_kept_one_has() -> None:
         assert length == min(whole[name], 24)
 
 
-def test_an_example_over_the_budget_is_an_error_that_names_it() -> None:
-    largest = max(some_data()._trained, key=lambda tree: tree.size)
-    message = rf"{largest.name}: its {largest.size} tokens are over `data.token_budget` = {largest.size - 1}"
+def test_an_answer_over_the_budget_is_an_error_that_names_its_row() -> None:
+    longest = max(len(path.tokens) for tree in some_data()._trained for path in tree.paths)
+    message = rf"given:\d: its {longest} tokens are over `data.token_budget` = {longest - 1}"
     with pytest.raises(ValueError, match=message):
-        some_data(token_budget=largest.size - 1)
-    some_data(token_budget=largest.size)
+        some_data(token_budget=longest - 1)
+    some_data(token_budget=longest)
+
+
+@dataclass(frozen=True)
+class LongTalk(Given):
+    """Conversations of several turns, each answer a path of its own."""
+
+    def conversations(self) -> list[Conversation]:
+        """See the class."""
+        turns = [turn for i in range(6) for turn in (Message("user", f"{i}?"), Message("assistant", "yes " * 5))]
+        return [Conversation(tuple(turns), id=f"talk:{i}", source=self.name) for i in range(self.number)]
+
+
+def test_turns_that_take_more_than_the_budget_together_go_to_several_forests() -> None:
+    whole = some_data(sources=[LongTalk(3)])
+    budget = max(len(path.tokens) for tree in whole._trained for path in tree.paths)
+    assert budget < min(tree.size for tree in whole._trained), "the trap is set"
+    cut = some_data(sources=[LongTalk(3)], token_budget=budget)
+    windows = train_windows(cut)
+    assert max(len(forest) for window in windows for forest in window.forests) <= budget
+    assert paths_in(windows) == paths_in(train_windows(whole))
+    assert len(windows) == len(train_windows(whole)) == 1
+    assert len(cut.largest_forest()) == budget
 
 
 def test_no_usable_example_is_an_error_that_says_why() -> None:
-    with pytest.raises(ValueError, match="no example is left for training: 9 conversations were read, none fits"):
+    with pytest.raises(
+        ValueError,
+        match=r"no example is left for training: of 13 answers 13 prompt too long .*raise `data.lengths.max_length`",
+    ):
         some_data(lengths=Lengths(max_length=3))
     with pytest.raises(ValueError, match="no example is left for replay"):
         some_data(replay=[Given(0, "empty"), Given(1, "x" * 80)], replay_share=1.0, lengths=Lengths(max_length=50))
 
 
 def test_a_limit_that_drops_more_than_the_set_share_stops_with_the_lengths(caplog: pytest.LogCaptureFixture) -> None:
-    says = r"12 of 13 answers .92%. would be dropped, more than `data.lengths.max_dropped` = 50% allows.*listed above"
+    says = (
+        r"12 of 13 answers .92%. would be dropped, more than `data.lengths.max_dropped` = 50% allows; "
+        r"raise `data.lengths.max_length`.*overlong: cut"
+    )
     with pytest.raises(ValueError, match=says):
         some_data(lengths=Lengths(max_length=24))
     head, *lines = caplog.messages[-1].splitlines()
-    assert head.endswith("against max_length = 24:")
+    assert head.endswith("against a limit of 24:")
     assert sum(int(line.split("|")[1].split()[1 - line.count("| ")]) for line in lines) == 13
     assert [line.endswith(" over") for line in lines] == [False, True, True]
     assert len(some_data(lengths=Lengths(max_length=24, max_dropped=12 / 13))._trained) == 1

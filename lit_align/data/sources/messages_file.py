@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from lit_align.data.sources.read_rows import read_rows
-from lit_align.data.sources.rows import Row, check_limit, checked_text, describe
+from lit_align.data.sources.rows import Row, check_limit, checked_text, describe, stop_at, usable_rows
 from lit_align.types import ROLES, Conversation, ConversationSource, Message, Role
 
 _SHAREGPT_ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", "system": "system"}
@@ -47,10 +48,16 @@ class MessagesFile(ConversationSource):
             ValueError: The file is not JSON in UTF-8 or holds no row; a row lacks the column; the list, a role or a
                 text is not what it must be; an assistant's text is blank. The message names file, row, key and value.
         """
-        return [
-            Conversation(read_messages(row, self.messages), id=row.id, source=Path(self.path).name)
-            for row in read_rows(self.path, self.limit)
-        ]
+        return self.usable(stop_at)
+
+    def usable(self, refuse: Callable[[str, ValueError], None]) -> list[Conversation]:
+        """See :class:`~lit_align.types.ConversationSource`."""
+        name = Path(self.path).name
+
+        def conversation(row: Row) -> Conversation:
+            return Conversation(read_messages(row, self.messages), id=row.id, source=name)
+
+        return list(usable_rows(read_rows(self.path, self.limit), conversation, name, refuse))
 
 
 def read_messages(row: Row, column: str) -> tuple[Message, ...]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lit_align.data.sources.read_rows import read_rows
-from lit_align.data.sources.rows import Row, check_limit
+from lit_align.data.sources.rows import Row, check_limit, stop_at, usable_rows
 from lit_align.types import Conversation, ConversationSource, Message
 
 
@@ -52,7 +53,11 @@ class PromptCompletionFile(ConversationSource):
                 than text; all columns of the question are blank, or the answer is. The message names file, row,
                 column and value.
         """
-        return [self._conversation(row) for row in read_rows(self.path, self.limit)]
+        return self.usable(stop_at)
+
+    def usable(self, refuse: Callable[[str, ValueError], None]) -> list[Conversation]:
+        """See :class:`~lit_align.types.ConversationSource`."""
+        return list(usable_rows(read_rows(self.path, self.limit), self._conversation, Path(self.path).name, refuse))
 
     def _conversation(self, row: Row) -> Conversation:
         parts = [row.text(column) for column in self.prompt if row.value(column) is not None]

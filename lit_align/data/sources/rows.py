@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,32 @@ def describe(value: object) -> str:
     kinds = {bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
     shown = json.dumps(value, ensure_ascii=False, default=str)
     return f"{kinds.get(type(value), f'a {type(value).__name__}')} ({shown if len(shown) <= 60 else shown[:60] + '…'})"
+
+
+def stop_at(source: str, error: ValueError) -> None:
+    """Raise the error of a row that breaks a rule: what a source does unless its bad rows are to be counted."""
+    del source
+    raise error
+
+
+def usable_rows(
+    rows: Iterable[Row], make: Callable[[Row], T], source: str, refuse: Callable[[str, ValueError], None]
+) -> Iterator[T]:
+    """Make a record of each row that breaks no rule.
+
+    Args:
+        rows: The rows.
+        make: Makes the record, or raises ValueError.
+        source: The source's name, for reports.
+        refuse: Given the error of each other row; may raise it.
+    """
+    for row in rows:
+        try:
+            record = make(row)
+        except ValueError as error:
+            refuse(source, error)
+        else:
+            yield record
 
 
 def check_limit(limit: int | None, source: str) -> None:

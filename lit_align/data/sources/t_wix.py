@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Literal
 
 from lit_align.data.mixture import draw, shuffled
 from lit_align.data.sources.messages_file import read_messages
 from lit_align.data.sources.read_rows import read_rows
-from lit_align.data.sources.rows import Row, describe
+from lit_align.data.sources.rows import Row, check_limit, describe, stop_at, usable_rows
 from lit_align.types import Conversation, ConversationSource
 
 logger = logging.getLogger(__name__)
@@ -42,9 +43,11 @@ class TWix(ConversationSource):
             other answers).
         sample_ratio: Share of the rows that is drawn, in (0, 1].
         seed: Seed of the draw.
+        limit: Read the first so many rows only, at least 1; null reads all.
 
     Raises:
-        ValueError: A ratio is out of its range, or ``reasoning_ratio`` is given for one subset alone.
+        ValueError: ``limit`` is below 1, a ratio is out of its range, or ``reasoning_ratio`` is given for one subset
+            alone.
 
     Example:
         >>> TWix(reasoning_ratio=0.2)
@@ -59,8 +62,10 @@ class TWix(ConversationSource):
     ratio_of: Literal["examples", "tokens"] = "examples"
     sample_ratio: float = 1.0
     seed: int = 42
+    limit: int | None = None
 
     def __post_init__(self) -> None:
+        check_limit(self.limit, "TWix")
         if not 0 < self.sample_ratio <= 1:
             raise ValueError(f"TWix.sample_ratio must be in (0, 1], got {self.sample_ratio}")
         if self.reasoning_ratio is None:
@@ -85,17 +90,27 @@ class TWix(ConversationSource):
             ValueError: A row lacks a column or breaks a rule, or no row is of the subset. The message names file, row,
                 key and value.
         """
-        rows = [self._conversation(row) for row in read_rows(self.path)]
-        chosen = [row for row in rows if self.subset == "both" or row.source == _SOURCES[self.subset]]
-        if not chosen:
-            raise ValueError(f"{self.path}: none of its {len(rows)} rows is of `subset` {self.subset}")
-        return chosen
+        return self.usable(stop_at)
 
-    def _conversation(self, row: Row) -> Conversation:
-        subset = row.value("subset")
-        if subset not in _SOURCES:
-            raise ValueError(f"{row.where}: subset: must be one of {', '.join(_SOURCES)}, not {describe(subset)}")
-        return Conversation(read_messages(row, "messages"), id=row.id, source=_SOURCES[subset])
+    def usable(self, refuse: Callable[[str, ValueError], None]) -> list[Conversation]:
+        """See :class:`~lit_align.types.ConversationSource`; rows of the other subset are not looked at."""
+        read = 0
+
+        def conversation(row: Row) -> Conversation | None:
+            nonlocal read
+            read += 1
+            subset = row.value("subset")
+            if subset not in _SOURCES:
+                raise ValueError(f"{row.where}: subset: must be one of {', '.join(_SOURCES)}, not {describe(subset)}")
+            if self.subset not in ("both", subset):
+                return None
+            return Conversation(read_messages(row, "messages"), id=row.id, source=_SOURCES[subset])
+
+        rows = usable_rows(read_rows(self.path, self.limit), conversation, PurePath(self.path).name, refuse)
+        chosen = [row for row in rows if row is not None]
+        if not chosen:
+            raise ValueError(f"{self.path}: none of its {read} rows is a readable one of `subset` {self.subset}")
+        return chosen
 
     def draw(self, rows: Sequence[Conversation], tokens: Callable[[Conversation], int]) -> list[Conversation]:
         """Draw the sample at its ratio; see the class.
@@ -107,7 +122,7 @@ class TWix(ConversationSource):
         Raises:
             ValueError: A ratio is asked for and one of the subsets has no row.
         """
-        size = round(self.sample_ratio * len(rows))
+        size = max(1, round(self.sample_ratio * len(rows)))
         if self.reasoning_ratio is None:
             if self.sample_ratio == 1:
                 return list(rows)

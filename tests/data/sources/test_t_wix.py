@@ -353,7 +353,7 @@ def test_only_drawn_candidates_are_tokenised(file_of: Written, monkeypatch: pyte
         ([row(QUESTION, turn("assistant", " "))], r"messages\[1\]\.content: the assistant's text is blank"),
         ([row(QUESTION, ANSWER, QUESTION)], r"twix\.jsonl:1: must end with an assistant turn, but messages\[2\]"),
         ([row(turn("system", "Отвечай."))], r"twix\.jsonl:1: no assistant turn, so there is nothing to train"),
-        ([row(QUESTION, ANSWER, subset="reasoning")], r"none of its 1 rows is of `subset` general"),
+        ([row(QUESTION, ANSWER, subset="reasoning")], r"none of its 1 rows is a readable one of `subset` general"),
     ],
     ids=[
         "no subset", "other columns", "unknown subset", "unknown role", "blank answer", "ends with the user",
