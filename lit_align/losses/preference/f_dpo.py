@@ -111,7 +111,7 @@ class AlphaDivergence(FDivergence):
 class FDPOLoss(PreferenceLoss):
     r"""f-DPO: ``loss`` of the difference of scores :math:`f'(e^{s_w}) - f'(e^{s_l})`.
 
-    Wang et al. 2023, Theorem 1 (arXiv 2309.16240). Only in a difference of the two answers does the normaliser of the
+    Wang et al. 2023 (arXiv 2309.16240). Only in a difference of the two answers does the normaliser of the
     prompt cancel. A loss of each answer on its own (NCA, BCO, SPPO, APO, AOT) is refused, and so is one that divides
     by length: the normaliser over :math:`n_w` is not the one over :math:`n_l`. TRL 1.16 lets the latter pass.
 

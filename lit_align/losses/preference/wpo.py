@@ -19,7 +19,7 @@ class WPOLoss(PreferenceLoss):
     .. math:: w(x, y_w)\, w(x, y_l)\, \ell, \qquad
         w(x, y) = \exp \frac1n \sum_t \left[\log\pi(y_t) - \log \textstyle\sum_v \pi(v)^2\right]
 
-    Zhou et al. 2024, "WPO: Enhancing RLHF with Weighted Preference Optimization", Eq. 2 with sampled alignment, Eq. 4
+    Zhou et al. 2024, "WPO: Enhancing RLHF with Weighted Preference Optimization", Eq. 2
     (arXiv 2406.11827). The weights have no gradient. *Sources disagree:* this is TRL's; open-instruct takes
     :math:`\min(1, \exp \frac1n \sum_t \log\pi(y_t))`, without the alignment.
 
