@@ -37,6 +37,7 @@ from lit_align.losses.preference.simpo import SimPOLoss
 from lit_align.losses.preference.sppo import SPPOHardLoss
 from lit_align.losses.preference.weighted_sum import WeightedSum
 from lit_align.losses.preference.wpo import WPOLoss
+from lit_align.ops.token_statistics import Statistic
 from tests.losses.preference.table import CASES, TRL, Case, two_pairs
 
 F64 = torch.float64
@@ -195,14 +196,13 @@ def test_the_gradient_check_needs_what_is_detached_to_stand_still(loss: Preferen
     assert not torch.autograd.gradcheck(function, leaves, raise_exception=False)
 
 
-def single(chosen: float, rejected: float) -> PairScores:
-    """One pair a ratio, the answers certain under the reference's side where the ratio is negative."""
-    length = torch.tensor([2, 3])
+def two_alike(chosen: float, rejected: float) -> PairScores:
+    """Two pairs of answers of one token with these log-ratios; one side of each ratio is certain."""
 
     def side(ratio: float) -> AnswerScores:
-        logps, reference = torch.tensor([min(ratio, 0.0)] * 2), torch.tensor([min(-ratio, 0.0)] * 2)
-        tokens = AnswerScores.of_sums(logps.double(), reference.double(), length)
-        return replace(tokens, statistics={"log_sum_squares": torch.zeros(2, dtype=F64)}, _lengths=None)
+        logps, reference = (torch.full((2,), min(value, 0.0), dtype=F64) for value in (ratio, -ratio))
+        statistics: dict[Statistic, Tensor] = {"log_sum_squares": torch.zeros(2, dtype=F64)}
+        return AnswerScores(logps, reference, torch.arange(2), torch.zeros(2, dtype=torch.long), 2, statistics)
 
     return PairScores(side(chosen), side(rejected))
 
@@ -213,7 +213,7 @@ EXTREMES = [(1e4, -1e4), (-1e4, 1e4), (1e4, 1e4), (-1e4, -1e4), (0.0, 0.0), (800
 @each_case
 @pytest.mark.parametrize("ratios", EXTREMES, ids=str)
 def test_value_and_gradient_are_finite_at_extreme_ratios(case: Case, ratios: tuple[float, float]) -> None:
-    scores = single(*ratios)
+    scores = two_alike(*ratios)
     leaves = tuple(side.token_logps.clone().requires_grad_() for side in (scores.chosen, scores.rejected))
     loss = case.loss(
         PairScores(replace(scores.chosen, token_logps=leaves[0]), replace(scores.rejected, token_logps=leaves[1]))
