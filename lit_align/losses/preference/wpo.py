@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from lit_align.losses.preference.contract import AnswerScores, PairScores, PreferenceLoss
-from lit_align.losses.preference.sigmoid import SigmoidLoss
 from lit_align.ops.token_statistics import Statistic
 
 
@@ -24,21 +23,22 @@ class WPOLoss(PreferenceLoss):
     :math:`\min(1, \exp \frac1n \sum_t \log\pi(y_t))`, without the alignment.
 
     Attributes:
-        loss: What is weighted; not a loss that couples pairs, whose terms belong to no single pair.
+        loss: What is weighted, such as SigmoidLoss; not one that couples pairs, whose terms belong to no single pair.
 
     Raises:
         ValueError: ``loss`` couples pairs.
 
     Example:
         >>> from lit_align.losses.preference.aot import AOTLoss
-        >>> WPOLoss().statistics
+        >>> from lit_align.losses.preference.sigmoid import SigmoidLoss
+        >>> WPOLoss(SigmoidLoss()).statistics
         ('log_sum_squares',)
         >>> WPOLoss(AOTLoss())
         Traceback (most recent call last):
         ValueError: WPO weighs single pairs, and AOTLoss(...) couples them
     """
 
-    loss: PreferenceLoss = field(default_factory=SigmoidLoss)
+    loss: PreferenceLoss
     needs_tokens = True
 
     def __post_init__(self) -> None:

@@ -115,7 +115,7 @@ def test_ld_dpo_without_a_tail_weight_does_not_see_the_tail() -> None:
     scores = two_pairs()
     tail = (scores.chosen.pairs == 0) & (scores.chosen.positions >= 1)  # the first rejected answer has one token
     moved = replace(scores.chosen, token_logps=torch.where(tail, -9.0, scores.chosen.token_logps))
-    loss = LDDPOLoss(alpha=0.0)
+    loss = LDDPOLoss(SigmoidLoss(), alpha=0.0)
     assert torch.equal(loss(scores), loss(PairScores(moved, scores.rejected)))
 
 
@@ -123,12 +123,12 @@ def test_wpo_weights_have_no_gradient_and_need_their_statistic() -> None:
     scores = two_pairs()
     leaf = scores.chosen.token_logps.clone().requires_grad_()
     graded = PairScores(replace(scores.chosen, token_logps=leaf), scores.rejected)
-    (weighted,) = torch.autograd.grad(WPOLoss()(graded).sum(), leaf)
+    (weighted,) = torch.autograd.grad(WPOLoss(SigmoidLoss())(graded).sum(), leaf)
     (plain,) = torch.autograd.grad(SigmoidLoss()(graded).sum(), leaf)
     weights = torch.tensor([math.exp(0.25), math.exp(-0.5)], dtype=F64)
     torch.testing.assert_close(weighted, plain * weights[scores.chosen.pairs], rtol=1e-14, atol=0)
     with pytest.raises(ValueError, match="needs the statistic log_sum_squares of every token, and it was not given"):
-        WPOLoss()(PairScores(replace(scores.chosen, statistics={}), scores.rejected))
+        WPOLoss(SigmoidLoss())(PairScores(replace(scores.chosen, statistics={}), scores.rejected))
 
 
 @pytest.mark.parametrize(
@@ -137,9 +137,9 @@ def test_wpo_weights_have_no_gradient_and_need_their_statistic() -> None:
         ((SimPOLoss(), ChosenNLLLoss()), False, False, False, ()),
         ((SimPOLoss(), SigmoidLoss()), True, False, False, ()),
         ((SimPOLoss(), AOTLoss()), True, True, False, ()),
-        ((LDDPOLoss(), SigmoidLoss()), True, False, True, ()),
+        ((LDDPOLoss(SigmoidLoss()), SigmoidLoss()), True, False, True, ()),
         ((WPOLoss(SimPOLoss()), SimPOLoss()), False, False, True, ("log_sum_squares",)),
-        ((WPOLoss(), WPOLoss(WPOLoss())), True, False, True, ("log_sum_squares",)),
+        ((WPOLoss(SigmoidLoss()), WPOLoss(WPOLoss(SigmoidLoss()))), True, False, True, ("log_sum_squares",)),
         ((WeightedSum((AOTLoss(),), (1.0,)), SimPOLoss()), True, True, False, ()),
     ],
     ids=str,
@@ -158,7 +158,7 @@ def test_a_mixture_is_the_weighted_sum_of_its_parts_and_of_their_gradients() -> 
     scores = two_pairs()
     leaf = scores.chosen.token_logps.clone().requires_grad_()
     graded = PairScores(replace(scores.chosen, token_logps=leaf), scores.rejected)
-    parts: list[PreferenceLoss] = [SigmoidLoss(), IPOLoss(), WPOLoss()]
+    parts: list[PreferenceLoss] = [SigmoidLoss(), IPOLoss(), WPOLoss(SigmoidLoss())]
     mixture = WeightedSum(tuple(parts), (0.5, 0.25, 2.0))
     (got,) = torch.autograd.grad(mixture(graded).sum(), leaf)
     apart = [torch.autograd.grad(part(graded).sum(), leaf)[0] for part in parts]

@@ -8,11 +8,12 @@ import math
 import pickle
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from torch import Tensor
 
 import lit_align.losses.preference as family
@@ -184,7 +185,7 @@ def test_gradients(case: Case) -> None:
     assert any(gradient is not None and gradient.abs().max() > 1e-6 for gradient in gradients)
 
 
-@pytest.mark.parametrize("loss", [WPOLoss(), ShiftedBCOPairLoss(0.5)], ids=str)
+@pytest.mark.parametrize("loss", [WPOLoss(SigmoidLoss()), ShiftedBCOPairLoss(0.5)], ids=str)
 def test_the_gradient_check_needs_what_is_detached_to_stand_still(loss: PreferenceLoss) -> None:
     start = random_pairs()
 
@@ -317,8 +318,11 @@ def at_the_reference() -> PairScores:
         UnpairedAOTLoss(),
         ChiPOLoss(),
         DPOPLoss(),
-        LDDPOLoss(),
-        *(FDPOLoss(divergence=divergence) for divergence in (ReverseKL(), ForwardKL(), AlphaDivergence())),
+        LDDPOLoss(SigmoidLoss()),
+        *(
+            FDPOLoss(SigmoidLoss(), divergence=divergence)
+            for divergence in (ReverseKL(), ForwardKL(), AlphaDivergence())
+        ),
         RDPOLoss(alpha=0.0),
     ],
     ids=str,
@@ -337,8 +341,11 @@ def test_a_policy_equal_to_its_reference_has_the_loss_log_2(loss: PreferenceLoss
         (LDDPOLoss(SigmoidLoss(0.3), alpha=1.0), SigmoidLoss(0.3)),
         (FDPOLoss(SigmoidLoss(0.3), ReverseKL()), SigmoidLoss(0.3)),
         (RPOLoss(0.3, alpha=0.7), WeightedSum((SigmoidLoss(0.3), ChosenNLLLoss()), (1.0, 0.7))),
-        (FDPOLoss(divergence=AlphaDivergence(1 - 1e-9)), FDPOLoss(divergence=ForwardKL())),
-        (FDPOLoss(divergence=AlphaDivergence(1e-7)), SigmoidLoss()),
+        (
+            FDPOLoss(SigmoidLoss(), divergence=AlphaDivergence(1 - 1e-9)),
+            FDPOLoss(SigmoidLoss(), divergence=ForwardKL()),
+        ),
+        (FDPOLoss(SigmoidLoss(), divergence=AlphaDivergence(1e-7)), SigmoidLoss()),
     ],
     ids=str,
 )
@@ -397,11 +404,14 @@ WRONG: list[tuple[type[Any], dict[str, Any], str]] = [
         )
         for value in (-1.0, math.inf, math.nan)
     ),
-    *((LDDPOLoss, {"alpha": value}, rf"alpha must be in \[0, 1\], got {value}") for value in (-0.1, 1.1, math.nan)),
+    *(
+        (LDDPOLoss, {"loss": SigmoidLoss(), "alpha": value}, rf"alpha must be in \[0, 1\], got {value}")
+        for value in (-0.1, 1.1, math.nan)
+    ),
     *((AlphaDivergence, {"alpha": value}, rf"alpha must be in \(0, 1\), got {value}") for value in (0.0, 1.0)),
     *((ChiPOLoss, {"max_reward": value}, f"max_reward must be > 0, got {value}") for value in (0.0, -1.0, math.nan)),
     (SimPOLoss, {"gamma": math.inf}, "gamma must be finite, got inf"),
-    (FDPOLoss, {"divergence": "js"}, "divergence must be an FDivergence, got 'js'"),
+    (FDPOLoss, {"loss": SigmoidLoss(), "divergence": "js"}, "divergence must be an FDivergence, got 'js'"),
     *(
         (loss, {"loss": inner}, "loss must be one of a difference of sums")
         for loss in (FDPOLoss, LDDPOLoss)
@@ -419,7 +429,11 @@ WRONG: list[tuple[type[Any], dict[str, Any], str]] = [
             {"losses": (AOTLoss(), by_token), "weights": (1.0, 1.0)},
             r"AOTLoss\(.*\) couples pairs, which are handed over as sums, and \w+Loss\(.*\) reads single tokens",
         )
-        for by_token in (WPOLoss(), LDDPOLoss(), WPOLoss(WeightedSum((LDDPOLoss(),), (1.0,))))
+        for by_token in (
+            WPOLoss(SigmoidLoss()),
+            LDDPOLoss(SigmoidLoss()),
+            WPOLoss(WeightedSum((LDDPOLoss(SigmoidLoss()),), (1.0,))),
+        )
     ),
 ]
 
@@ -428,3 +442,21 @@ WRONG: list[tuple[type[Any], dict[str, Any], str]] = [
 def test_a_wrong_option_is_refused_by_name(loss: type[Any], options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         loss(**options)
+
+
+@pytest.mark.parametrize(
+    ("inner", "expected"),
+    [("LengthNormalizedSigmoidLoss", LengthNormalizedSigmoidLoss()), ("SPPOHardLoss", SPPOHardLoss())],
+)
+def test_an_inner_loss_named_on_the_command_line_has_its_own_defaults(inner: str, expected: PreferenceLoss) -> None:
+    """Why none has a default: jsonargparse hands a default's ``beta`` to whatever class is named in its place."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--loss", type=PreferenceLoss)
+    parsed = parser.instantiate(parser.parse_args(["--loss=WPOLoss", f"--loss.loss={inner}"]))
+    assert parsed.loss == WPOLoss(expected)
+
+
+def test_no_field_has_a_loss_as_its_default() -> None:
+    for loss in concrete_losses():
+        assert not [field.name for field in fields(loss) if isinstance(field.default, PreferenceLoss)]
+        assert not [field.name for field in fields(loss) if field.default_factory is not MISSING]
