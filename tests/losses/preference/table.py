@@ -118,6 +118,7 @@ CASES = [
         TRL({"loss_type": ["robust"], "beta": 0.5, "label_smoothing": 0.2}),
     ),
     Case(HingeLoss(0.5), (0.125, 1.625), TRL({"loss_type": ["hinge"], "beta": 0.5})),
+    Case(HingeLoss(2.0), (0.0, 3.5), TRL({"loss_type": ["hinge"], "beta": 2.0})),
     # 1.25/3 + 0.5 - 1 and -0.375 - 0.125 - 1
     Case(IPOLoss(0.5), ((11 / 12 - 1) ** 2, 2.25), TRL({"loss_type": ["ipo"], "beta": 0.5})),
     Case(IPOLoss(0.25, reduction="sum"), (0.0625, 10.5625), "TRL's ipo divides by length"),
