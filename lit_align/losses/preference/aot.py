@@ -24,7 +24,7 @@ class AOTLoss(PreferenceLoss):
     the sort does nothing and AOT is DPO. The result is in the order of the quantiles, not of the pairs.
 
     Attributes:
-        beta: Inverse temperature, > 0; 0.01 in the paper.
+        beta: Inverse temperature, > 0.
         label_smoothing: Assumed share of swapped labels, in [0, 0.5).
 
     Raises:
@@ -40,7 +40,7 @@ class AOTLoss(PreferenceLoss):
         tensor([0.6931, 0.6931], dtype=torch.float64)
     """
 
-    beta: float = 0.01
+    beta: float = 0.1
     label_smoothing: float = 0.0
     couples_pairs = True
 
@@ -65,7 +65,7 @@ class UnpairedAOTLoss(PreferenceLoss):
     :class:`AOTLoss`.
 
     Attributes:
-        beta: Inverse temperature, > 0; 0.01 in the paper.
+        beta: Inverse temperature, > 0.
         label_smoothing: Assumed share of swapped labels, in [0, 0.5).
 
     Raises:
@@ -81,7 +81,7 @@ class UnpairedAOTLoss(PreferenceLoss):
         tensor([0.6931, 0.6931], dtype=torch.float64)
     """
 
-    beta: float = 0.01
+    beta: float = 0.1
     label_smoothing: float = 0.0
     couples_pairs = True
 
