@@ -19,12 +19,12 @@ class AOTLoss(PreferenceLoss):
         u_k = \operatorname{sort}(\log\pi(y_w) - \log\pi(y_l))_k
         - \operatorname{sort}(\log\pi_{ref}(y_w) - \log\pi_{ref}(y_l))_k
 
-    Melnyk et al. 2024, "Distributional Preference Alignment of LLMs via Optimal Transport", Eq. 6 and Algorithm 1
+    Melnyk et al. 2024, "Distributional Preference Alignment of LLMs via Optimal Transport", section 3
     (arXiv 2406.05882); smoothing as in TRL. Sorted is the whole window over all forests and ranks; over a single pair
     the sort does nothing and AOT is DPO. The result is in the order of the quantiles, not of the pairs.
 
     Attributes:
-        beta: Inverse temperature, > 0; 0.01 in the paper.
+        beta: Inverse temperature, > 0.
         label_smoothing: Assumed share of swapped labels, in [0, 0.5).
 
     Raises:
@@ -40,7 +40,7 @@ class AOTLoss(PreferenceLoss):
         tensor([0.6931, 0.6931], dtype=torch.float64)
     """
 
-    beta: float = 0.01
+    beta: float = 0.1
     label_smoothing: float = 0.0
     couples_pairs = True
 
@@ -61,11 +61,11 @@ class UnpairedAOTLoss(PreferenceLoss):
     .. math:: -(1-\epsilon)\log\sigma(\beta u_k) - \epsilon\log\sigma(-\beta u_k), \qquad
         u_k = \operatorname{sort}(s_w)_k - \operatorname{sort}(s_l)_k
 
-    with :math:`s` an answer's log-ratio. Melnyk et al. 2024, Eq. 8 (arXiv 2406.05882); the rest as for
+    with :math:`s` an answer's log-ratio. Melnyk et al. 2024, section 3 (arXiv 2406.05882); the rest as for
     :class:`AOTLoss`.
 
     Attributes:
-        beta: Inverse temperature, > 0; 0.01 in the paper.
+        beta: Inverse temperature, > 0.
         label_smoothing: Assumed share of swapped labels, in [0, 0.5).
 
     Raises:
@@ -81,7 +81,7 @@ class UnpairedAOTLoss(PreferenceLoss):
         tensor([0.6931, 0.6931], dtype=torch.float64)
     """
 
-    beta: float = 0.01
+    beta: float = 0.1
     label_smoothing: float = 0.0
     couples_pairs = True
 

@@ -18,7 +18,7 @@ class BCOPairLoss(PreferenceLoss):
 
     .. math:: -\log\sigma(\beta s_w) - \log\sigma(-\beta s_l)
 
-    with :math:`s` an answer's log-ratio. Jung et al. 2024, "Binary Classifier Optimization", Eq. 8 with
+    with :math:`s` an answer's log-ratio. Jung et al. 2024, "Binary Classifier Optimization", section 4 with
     :math:`\delta = 0` (arXiv 2404.04656). *Sources disagree:* this is TRL's ``bco_pair``; the paper and LLaMA-Factory
     subtract :math:`\delta`, see :class:`ShiftedBCOPairLoss`.
 
@@ -51,7 +51,7 @@ class ShiftedBCOPairLoss(PreferenceLoss):
     .. math:: -\log\sigma(\beta s_w - \delta) - \log\sigma(-(\beta s_l - \delta)), \qquad
         \delta = \tfrac12 \left(\overline{\beta s_w} + \overline{\beta s_l}\right)
 
-    Jung et al. 2024, Eq. 8 and Theorem 4 (arXiv 2404.04656). :math:`\delta` has no gradient. *Sources differ:* the
+    Jung et al. 2024, section 4 (arXiv 2404.04656). :math:`\delta` has no gradient. *Sources differ:* the
     paper and LLaMA-Factory estimate it by a moving average over steps, which is a state that a resumed run needs;
     here it is the mean over the pairs of the window, the same number for every split into forests and ranks.
 

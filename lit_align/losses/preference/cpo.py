@@ -17,9 +17,9 @@ class CPOLoss(PreferenceLoss):
 
     .. math:: -\log\sigma(\beta [\log\pi(y_w|x) - \log\pi(y_l|x)]) - \frac{\alpha}{n_w} \log\pi(y_w|x)
 
-    Xu et al. 2024, Eq. 3 and 5 (arXiv 2401.08417). *Sources disagree on the NLL:* the paper's is the sum over the
-    answer, TRL's the mean over the tokens of its micro-batch; here it is the mean over the answer's tokens, which no
-    split into batches changes.
+    Xu et al. 2024, Eq. 3 for the first term (arXiv 2401.08417). *Sources disagree on the NLL:* the paper's is the sum
+    over the answer, TRL's the mean over the tokens of its micro-batch; here it is the mean over the answer's tokens,
+    which no split into batches changes.
 
     Attributes:
         beta: Inverse temperature, > 0; 0.1 in the paper.

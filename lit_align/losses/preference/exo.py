@@ -32,7 +32,7 @@ class EXOPairLoss(DifferenceLoss):
     Example:
         >>> import torch
         >>> EXOPairLoss(beta=1.0, label_smoothing=0.25).of_difference(torch.tensor([0.0, 4.0]).double())
-        tensor([0.1438, 0.0000], dtype=torch.float64)
+        tensor([0.1438, 0.2173], dtype=torch.float64)
     """
 
     beta: float = 0.1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -20,7 +20,6 @@ from lit_align.losses.preference.contract import (
     PreferenceLoss,
     require_difference_of_sums,
 )
-from lit_align.losses.preference.sigmoid import SigmoidLoss
 
 LARGEST_EXPONENT = 80.0
 """Where the exponential goes on as its tangent: the paper is silent, and TRL is flat from there on."""
@@ -111,12 +110,12 @@ class AlphaDivergence(FDivergence):
 class FDPOLoss(PreferenceLoss):
     r"""f-DPO: ``loss`` of the difference of scores :math:`f'(e^{s_w}) - f'(e^{s_l})`.
 
-    Wang et al. 2023, Theorem 1 (arXiv 2309.16240). Only in a difference of the two answers does the normaliser of the
+    Wang et al. 2023 (arXiv 2309.16240). Only in a difference of the two answers does the normaliser of the
     prompt cancel. A loss of each answer on its own (NCA, BCO, SPPO, APO, AOT) is refused, and so is one that divides
     by length: the normaliser over :math:`n_w` is not the one over :math:`n_l`. TRL 1.16 lets the latter pass.
 
     Attributes:
-        loss: The loss of the difference.
+        loss: The loss of the difference, such as SigmoidLoss.
         divergence: The divergence that anchors the policy.
 
     Raises:
@@ -131,7 +130,7 @@ class FDPOLoss(PreferenceLoss):
         JensenShannon()
     """
 
-    loss: DifferenceLoss = field(default_factory=SigmoidLoss)
+    loss: DifferenceLoss
     divergence: FDivergence = JensenShannon()
 
     def __post_init__(self) -> None:

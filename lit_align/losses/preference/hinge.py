@@ -16,8 +16,8 @@ class HingeLoss(DifferenceLoss):
 
     .. math:: \max(0, 1 - \beta d)
 
-    Zhao et al. 2023, SLiC-HF (arXiv 2305.10425), on ratios to a reference as in Liu et al. 2023, RSO, Eq. 10
-    (arXiv 2309.06657).
+    Zhao et al. 2023, SLiC-HF (arXiv 2305.10425), on ratios to a reference as in Liu et al. 2023, RSO
+    (arXiv 2309.06657, hinge-norm).
 
     Attributes:
         beta: Reciprocal of the margin in nats, > 0; 0.05 in RSO.

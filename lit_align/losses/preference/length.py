@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,7 +16,6 @@ from lit_align.losses.preference.contract import (
     require_difference_of_sums,
 )
 from lit_align.losses.preference.ranges import require_nonnegative, require_positive
-from lit_align.losses.preference.sigmoid import SigmoidLoss
 
 
 @dataclass(frozen=True)
@@ -102,19 +101,20 @@ class LDDPOLoss(PreferenceLoss):
     equation could not be consulted.) Shared is the *length*; the answers need not begin alike.
 
     Attributes:
-        loss: The loss of the difference.
+        loss: The loss of the difference, such as SigmoidLoss.
         alpha: Weight of a token beyond the shared length, in [0, 1]; 0.5 in the paper, 1 is ``loss`` itself.
 
     Raises:
         ValueError: A field is outside its range, or ``loss`` is not one of a difference of sums.
 
     Example:
-        >>> LDDPOLoss(alpha=1.5)
+        >>> from lit_align.losses.preference.sigmoid import SigmoidLoss
+        >>> LDDPOLoss(SigmoidLoss(), alpha=1.5)
         Traceback (most recent call last):
         ValueError: alpha must be in [0, 1], got 1.5
     """
 
-    loss: DifferenceLoss = field(default_factory=SigmoidLoss)
+    loss: DifferenceLoss
     alpha: float = 0.5
     needs_tokens = True
 

@@ -18,7 +18,7 @@ class NCAPairLoss(PreferenceLoss):
     .. math:: -\log\sigma(\beta s_w) - \tfrac12 \log\sigma(-\beta s_w) - \tfrac12 \log\sigma(-\beta s_l)
 
     with :math:`s` an answer's log-ratio. Chen et al. 2024, "Noise Contrastive Alignment of Language Models with
-    Explicit Rewards", Table 1 (arXiv 2402.05369).
+    Explicit Rewards", section 4.1 (arXiv 2402.05369).
 
     Attributes:
         beta: Inverse temperature, > 0; 0.01 in the paper.

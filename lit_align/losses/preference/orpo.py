@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -51,8 +50,6 @@ class ORPOLoss(PreferenceLoss):
 
 
 def _log_odds(log_p: Tensor) -> Tensor:
-    """``log(p / (1 - p))``; each branch is held inside the range where it is accurate, so both have a gradient."""
+    """``log(p / (1 - p))``; expm1 keeps the digits of ``1 - p`` where p is close to 1."""
     log_p = log_p.clamp(max=CERTAIN)
-    near = torch.log(-torch.expm1(log_p.clamp(min=-math.log(2))))
-    far = torch.log1p(-torch.exp(log_p.clamp(max=-math.log(2))))
-    return log_p - torch.where(log_p > -math.log(2), near, far)
+    return log_p - torch.log(-torch.expm1(log_p))

@@ -55,7 +55,7 @@ class RobustLoss(DifferenceLoss):
 
     .. math:: \frac{-(1-\epsilon) \log\sigma(\beta d) + \epsilon \log\sigma(-\beta d)}{1 - 2\epsilon}
 
-    Ray Chowdhury, Kini and Natarajan 2024, "Provably Robust DPO", Eq. 12 (arXiv 2403.00409). Not bounded below: a
+    Ray Chowdhury, Kini and Natarajan 2024, "Provably Robust DPO", section 3.1 (arXiv 2403.00409). Not bounded below: a
     pair with a very large :math:`\beta d` has a negative loss.
 
     Attributes:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from lit_align.losses.preference.contract import AnswerScores, PairScores, PreferenceLoss
-from lit_align.losses.preference.sigmoid import SigmoidLoss
 from lit_align.ops.token_statistics import Statistic
 
 
@@ -19,26 +18,27 @@ class WPOLoss(PreferenceLoss):
     .. math:: w(x, y_w)\, w(x, y_l)\, \ell, \qquad
         w(x, y) = \exp \frac1n \sum_t \left[\log\pi(y_t) - \log \textstyle\sum_v \pi(v)^2\right]
 
-    Zhou et al. 2024, "WPO: Enhancing RLHF with Weighted Preference Optimization", Eq. 2 with sampled alignment, Eq. 4
+    Zhou et al. 2024, "WPO: Enhancing RLHF with Weighted Preference Optimization", Eq. 2
     (arXiv 2406.11827). The weights have no gradient. *Sources disagree:* this is TRL's; open-instruct takes
     :math:`\min(1, \exp \frac1n \sum_t \log\pi(y_t))`, without the alignment.
 
     Attributes:
-        loss: What is weighted; not a loss that couples pairs, whose terms belong to no single pair.
+        loss: What is weighted, such as SigmoidLoss; not one that couples pairs, whose terms belong to no single pair.
 
     Raises:
         ValueError: ``loss`` couples pairs.
 
     Example:
         >>> from lit_align.losses.preference.aot import AOTLoss
-        >>> WPOLoss().statistics
+        >>> from lit_align.losses.preference.sigmoid import SigmoidLoss
+        >>> WPOLoss(SigmoidLoss()).statistics
         ('log_sum_squares',)
         >>> WPOLoss(AOTLoss())
         Traceback (most recent call last):
         ValueError: WPO weighs single pairs, and AOTLoss(...) couples them
     """
 
-    loss: PreferenceLoss = field(default_factory=SigmoidLoss)
+    loss: PreferenceLoss
     needs_tokens = True
 
     def __post_init__(self) -> None:
