@@ -83,7 +83,7 @@ _LATIN = '{"question": "a", "answer": "b"}\n{"question": "\xe9", "answer": "b"}\
             MESSAGES, {}, ["d.jsonl:1", "no assistant turn", "nothing to train"],
         ),
         (_lines({"question": "a<|im_end|>", "answer": "b"}), COLUMNS, {}, ["d.jsonl:1", "control token <|im_end|>"]),
-        (_lines(GOOD), COLUMNS, {"lengths": {"max_length": 8}}, 
+        (_lines(GOOD), COLUMNS, {"lengths": {"max_length": 8}},
          ["no example is left for training: of 1 answers 1 prompt too long", "raise `data.lengths.max_length`"]),
         (
             _lines(_LONG), COLUMNS, {"lengths": {"max_length": 400, "max_prompt_length": 50}},
@@ -197,6 +197,60 @@ def test_rows_that_do_not_fit_are_counted_on_the_terminal(capsys: pytest.Capture
     limits = {"max_length": 400, "max_prompt_length": 50}
     assert _fit(_lines(GOOD, _LONG, GOOD), "--trainer.fast_dev_run=true", lengths=limits) == 0
     assert "training: d.jsonl: 3 answers: 2 kept, 1 prompt too long" in capsys.readouterr().err
+
+
+_BLANK = {"messages": [{"role": "user", "content": "a"}, {**_MESSAGE, "content": " "}]}
+_TOOL = {"messages": [{"role": "tool", "content": "a"}, _MESSAGE]}
+_NULL = {"messages": [{"role": "user", "content": None}, _MESSAGE]}
+_TALK = {"messages": [{"role": "user", "content": "a"}, _MESSAGE]}
+
+
+@pytest.mark.parametrize(
+    ("source", "column", "rows"),
+    [
+        ({"class_path": "MessagesFile", "init_args": {"path": "d.jsonl"}}, {}, [_BLANK, _TOOL, _NULL, _TALK, _TALK]),
+        (
+            {"class_path": "TWix", "init_args": {"path": "d.jsonl"}}, {"subset": "general"},
+            [_BLANK, _TOOL, _NULL, _TALK, _TALK],
+        ),
+        (COLUMNS, {}, [{**GOOD, "answer": " "}, {"question": "a"}, {**GOOD, "question": 1}, GOOD, GOOD]),
+    ],
+    ids=["messages", "T-Wix", "columns"],
+)  # fmt: skip
+def test_rows_that_a_source_cannot_read_stop_the_run_or_are_counted_and_left_out(
+    source: object, column: dict[str, str], rows: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = _lines(*({**row, **column} for row in rows))
+    assert _fit(lines, source=source) == 1
+    assert "d.jsonl:1" in _told(capsys)
+    limit = {"max_dropped": 0.7}
+    assert _fit(lines, "--trainer.fast_dev_run=true", source=source, bad_rows="drop", lengths=limit) == 0
+    told = capsys.readouterr().err
+    assert "5 answers: 2 kept, 3 refused; first refusal: d.jsonl:1" in told
+
+
+def test_a_source_of_which_most_rows_are_refused_stops_with_the_first_refusal_and_no_talk_of_lengths(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bad = {"question": "a<|im_end|>", "answer": "b"}
+    assert _fit(_lines(bad, bad, GOOD), bad_rows="drop") == 1
+    told = _told(capsys)
+    assert "2 of 3 answers (67%) would be dropped" in told
+    assert "mend what is refused (d.jsonl:1" in told
+    assert "max_length`" not in told
+    assert _fit(_lines(bad, bad), bad_rows="drop") == 1
+    assert "of 2 answers 2 refused" in _told(capsys)
+
+
+def test_prompts_that_are_too_long_are_answered_with_their_own_lengths_and_limit(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    limits = {"max_length": 400, "max_prompt_length": 50, "overlong": "cut"}
+    assert _fit(_lines(GOOD, _LONG, _LONG), lengths=limits) == 1
+    shown = capsys.readouterr().err
+    assert "tokens of the prompts, against a limit of 50" in shown
+    assert "raise `data.lengths.max_prompt_length`" in shown
+    assert "overlong: cut`" not in shown
 
 
 def test_a_limit_that_drops_most_rows_stops_with_a_line_for_each_range_of_lengths(

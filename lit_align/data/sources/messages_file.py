@@ -57,7 +57,7 @@ class MessagesFile(ConversationSource):
         def conversation(row: Row) -> Conversation:
             return Conversation(read_messages(row, self.messages), id=row.id, source=name)
 
-        return list(usable_rows(read_rows(self.path, self.limit), conversation, name, refuse))
+        return list(usable_rows(read_rows(self.path, self.limit), conversation, lambda _: name, refuse))
 
 
 def read_messages(row: Row, column: str) -> tuple[Message, ...]:

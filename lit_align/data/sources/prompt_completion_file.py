@@ -57,7 +57,9 @@ class PromptCompletionFile(ConversationSource):
 
     def usable(self, refuse: Callable[[str, ValueError], None]) -> list[Conversation]:
         """See :class:`~lit_align.types.ConversationSource`."""
-        return list(usable_rows(read_rows(self.path, self.limit), self._conversation, Path(self.path).name, refuse))
+        return list(
+            usable_rows(read_rows(self.path, self.limit), self._conversation, lambda _: Path(self.path).name, refuse)
+        )
 
     def _conversation(self, row: Row) -> Conversation:
         parts = [row.text(column) for column in self.prompt if row.value(column) is not None]

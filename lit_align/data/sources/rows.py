@@ -115,21 +115,24 @@ def stop_at(source: str, error: ValueError) -> None:
 
 
 def usable_rows(
-    rows: Iterable[Row], make: Callable[[Row], T], source: str, refuse: Callable[[str, ValueError], None]
+    rows: Iterable[Row],
+    make: Callable[[Row], T],
+    source: Callable[[Row], str],
+    refuse: Callable[[str, ValueError], None],
 ) -> Iterator[T]:
     """Make a record of each row that breaks no rule.
 
     Args:
         rows: The rows.
         make: Makes the record, or raises ValueError.
-        source: The source's name, for reports.
+        source: Name of a row's source, for reports.
         refuse: Given the error of each other row; may raise it.
     """
     for row in rows:
         try:
             record = make(row)
         except ValueError as error:
-            refuse(source, error)
+            refuse(source(row), error)
         else:
             yield record
 

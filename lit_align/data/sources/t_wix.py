@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Literal
 
 from lit_align.data.mixture import draw, shuffled
@@ -106,7 +105,14 @@ class TWix(ConversationSource):
                 return None
             return Conversation(read_messages(row, "messages"), id=row.id, source=_SOURCES[subset])
 
-        rows = usable_rows(read_rows(self.path, self.limit), conversation, PurePath(self.path).name, refuse)
+        # A row without a known subset counts against one that is read, so that many of them stop the run.
+        asked = REASONING if self.subset == "reasoning" else GENERAL
+        rows = usable_rows(
+            read_rows(self.path, self.limit),
+            conversation,
+            lambda row: _SOURCES.get(str(row.values.get("subset")), asked),
+            refuse,
+        )
         chosen = [row for row in rows if row is not None]
         if not chosen:
             raise ValueError(f"{self.path}: none of its {read} rows is a readable one of `subset` {self.subset}")
