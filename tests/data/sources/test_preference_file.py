@@ -1,0 +1,141 @@
+"""Texts, messages and ShareGPT turns give the same pairs; what is no pair is refused by row, column and value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lit_align.data.mixture import messages_hash
+from lit_align.data.sources.preference_file import PreferenceFile
+from lit_align.types import Message, PreferencePair
+
+Written = Callable[..., str]
+
+
+@pytest.fixture
+def file_of(tmp_path: Path) -> Written:
+    def write(*rows: dict[str, Any], name: str = "pairs.jsonl") -> str:
+        path = tmp_path / name
+        if path.suffix == ".parquet":
+            import pyarrow
+            from pyarrow import parquet
+
+            parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
+        else:
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def everything(group: str) -> bool:
+    del group
+    return True
+
+
+def turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def sharegpt(role: str, content: str) -> dict[str, str]:
+    return {"from": role, "value": content}
+
+
+QUESTION = (Message("user", "2 + 2?"),)
+TALK = [turn("user", "2 + 2?")]
+FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "texts": ({"prompt": "2 + 2?", "chosen": "4", "rejected": "5"}, {}),
+    "messages": ({"prompt": TALK, "chosen": [turn("assistant", "4")], "rejected": [turn("assistant", "5")]}, {}),
+    "one message": ({"prompt": TALK, "chosen": turn("assistant", "4"), "rejected": turn("assistant", "5")}, {}),
+    "ShareGPT": (
+        {"conversations": [sharegpt("human", "2 + 2?")], "good": sharegpt("gpt", "4"), "bad": sharegpt("gpt", "5")},
+        {"prompt": ["conversations"], "chosen": "good", "rejected": "bad"},
+    ),
+    "prompt in the answers": (
+        {"chosen": [*TALK, turn("assistant", "4")], "rejected": [*TALK, turn("assistant", "5")]}, {"prompt": []},
+    ),
+    "prompt in its column and in the answers": (
+        {"prompt": "2 + 2?", "chosen": [*TALK, turn("assistant", "4")], "rejected": [*TALK, turn("assistant", "5")]},
+        {},
+    ),
+    "blank input": (
+        {"instruction": "2 + 2?", "input": "", "chosen": "4", "rejected": "5"}, {"prompt": ["instruction", "input"]},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["pairs.jsonl", "pairs.parquet"])
+def test_every_form_gives_the_same_pair(form: str, name: str, file_of: Written) -> None:
+    row, options = FORMS[form]
+    [pair] = PreferenceFile(file_of(row, name=name), **options).pairs(everything)
+    assert pair == PreferencePair(QUESTION, "4", "5", f"{name}:1", name)
+
+
+def test_columns_of_the_prompt_are_joined_and_a_system_turn_leads(file_of: Written) -> None:
+    row = {"a": "Add.", "b": "2 + 2", "s": "Be brief.", "chosen": "4", "rejected": "5"}
+    [pair] = PreferenceFile(file_of(row), prompt=["a", "b"], system="s").pairs(everything)
+    assert pair.prompt == (Message("system", "Be brief."), Message("user", "Add.\n\n2 + 2"))
+    for blank in ("", " \n", None):
+        [pair] = PreferenceFile(file_of({**row, "s": blank}), prompt=["a", "b"], system="s").pairs(everything)
+        assert pair.prompt == (Message("user", "Add.\n\n2 + 2"),)
+
+
+def test_a_side_of_the_split_is_asked_for_by_group_or_by_prompt(file_of: Written) -> None:
+    rows = [{"prompt": f"{i}?", "chosen": "4", "rejected": "5", "table": i % 2} for i in range(4)]
+    grouped = PreferenceFile(file_of(*rows), group="table")
+    assert [pair.id for pair in grouped.pairs(lambda group: group == "1")] == ["pairs.jsonl:2", "pairs.jsonl:4"]
+    wanted = messages_hash((Message("user", "2?"),))
+    assert [p.id for p in PreferenceFile(file_of(*rows)).pairs(lambda g: g == wanted)] == ["pairs.jsonl:3"]
+    assert len(PreferenceFile(file_of(*rows), limit=3).pairs(everything)) == 3
+
+
+GOOD = {"prompt": "2 + 2?", "chosen": "4", "rejected": "5"}
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "says"),
+    [
+        ({"prompt": "a", "chosen": "b"}, {}, r"pairs\.jsonl:1: no column 'rejected'; .*has: prompt, chosen"),
+        ({**GOOD, "chosen": " "}, {}, r"pairs\.jsonl:1: chosen: the answer is blank \(' '\)"),
+        ({**GOOD, "chosen": 4}, {}, r"pairs\.jsonl:1: chosen: must be text or turns, not a number \(4\)"),
+        ({**GOOD, "prompt": " "}, {}, r"pairs\.jsonl:1: prompt: the prompt is blank"),
+        ({**GOOD, "prompt": []}, {}, r"pairs\.jsonl:1: prompt: must be a list of messages, not a list \(\[\]\)"),
+        ({**GOOD, "chosen": [turn("user", "4")]}, {}, r"chosen: must end with the assistant's turn, not with user's"),
+        ({**GOOD, "chosen": [turn("usr", "4")]}, {}, r"chosen\[0\]\.role: must be one of system, user, assistant"),
+        (
+            {**GOOD, "chosen": [*TALK, turn("assistant", "4")]}, {},
+            r"pairs\.jsonl:1: chosen and rejected do not repeat the same turns",
+        ),
+        (
+            {"prompt": "3?", "chosen": [*TALK, turn("assistant", "4")], "rejected": [*TALK, turn("assistant", "5")]},
+            {},
+            r"the turns of chosen before the answer are not those of prompt; set `prompt: \[\]`",
+        ),
+        (GOOD, {"prompt": []}, r"pairs\.jsonl:1: no prompt: name its column"),
+        ({**GOOD, "s": "x", "prompt": TALK}, {"system": "s"}, r"pairs\.jsonl:1: s: the prompt holds turns"),
+        ({**GOOD, "rejected": "\ud83d"}, {}, r"pairs\.jsonl:1: rejected: character 0 is half of a character"),
+    ],
+)  # fmt: skip
+def test_what_is_no_pair_is_refused_by_row_and_column(
+    row: dict[str, Any], options: dict[str, Any], says: str, file_of: Written
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        PreferenceFile(file_of(row), **options).pairs(everything)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"limit": 0}, r"PreferenceFile\.limit: must be at least 1"),
+        ({"rejected": "chosen"}, "a column is named twice"),
+        ({"prompt": ["a", "a"]}, "a column is named twice"),
+    ],
+)
+def test_options_without_sense_are_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        PreferenceFile("pairs.jsonl", **options)
