@@ -1,4 +1,4 @@
-"""Records that the floors exchange: messages, conversations, questions with a gold answer, and where they come from."""
+"""Records that the floors exchange: conversations, preference pairs, gold questions, and where they come from."""
 
 from __future__ import annotations
 
@@ -36,6 +36,28 @@ class Conversation:
     """
 
     messages: tuple[Message, ...]
+    id: str
+    source: str
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """A prompt with a better and a worse answer.
+
+    Attributes:
+        prompt: The turns that both answers follow; the last one is the user's.
+        chosen: The better answer.
+        rejected: The worse one.
+        id: Unique within its source.
+        source: Name of the source, for reports.
+        group: Pairs of one group share a context (a table, a post): they share a tree of tokens, and a split never
+            parts them. Empty means that the pair is alone.
+    """
+
+    prompt: tuple[Message, ...]
+    chosen: str
+    rejected: str
     id: str
     source: str
     group: str = ""
@@ -80,6 +102,25 @@ class ConversationSource(ABC):
         """
         del tokens
         return list(rows)
+
+
+class PairSource(ABC):
+    """Where preference pairs come from; a frozen dataclass whose fields are the options of the YAML."""
+
+    @abstractmethod
+    def pairs(self, keep: Callable[[str], bool]) -> list[PreferencePair]:
+        """Read the pairs of one side of a split, in a fixed order.
+
+        A source that chooses rejected answers jointly chooses them among what is kept: were they chosen before the
+        split, each side would hold the mirror image of the other.
+
+        Args:
+            keep: Whether a group belongs to the side that is asked for; the group is named as in the pairs, a pair
+                without a group by its id.
+
+        Raises:
+            ValueError: A row breaks a rule; the message names file, row, key, rule and value.
+        """
 
 
 class EvalSource(ABC):
