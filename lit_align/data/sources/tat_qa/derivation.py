@@ -82,14 +82,16 @@ def read_derivation(text: str, gold: float) -> Derivation | None:
     fitting = [factor for factor in _FACTORS if _rounds_to(value * factor, gold)]
     if not fitting:
         return None
-    operands = tuple(i for i, number in enumerate(values) if not _is_constant(text[: spans[i][0]], number))
+    operands = tuple(i for i, number in enumerate(values) if not _is_constant(text, spans[i], number))
     return Derivation(text, spans, values, operands, fitting[0])
 
 
-def _is_constant(before: str, value: float) -> bool:
-    operator = before.rstrip(" $£€")[-1:]
+def _is_constant(text: str, span: tuple[int, int], value: float) -> bool:
+    """Whether a number counts (``/ 3``) or turns a share into percent, and is no quantity."""
+    operator = text[: span[0]].rstrip(" $£€")[-1:]
     if operator in ("/", "*", "÷", "×"):
-        return value in _CONSTANTS or (value.is_integer() and 1 <= value <= 12)
+        counts = value.is_integer() and 1 <= value <= 12 and text[span[1] : span[1] + 1] != "%"
+        return value in _CONSTANTS or counts
     return operator == "-" and value == 1
 
 
