@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from lit_align.data.sources.tat_qa.answers import number_text, parse
 from lit_align.data.sources.tat_qa.grid import Grid, Place
 from lit_align.data.sources.tat_qa.numbers import YEAR, read_number
+from lit_align.data.sources.tat_qa.phrases import FUNCTION_WORDS
 from lit_align.data.sources.tat_qa.reading import Context
-from lit_align.data.sources.tat_qa.spans import FUNCTION_WORDS
 
 _OPERATIONS = ("difference", "sum", "mean", "share", "change")
 _MOST_LINES = 30  # lines of a table that are compared pair by pair

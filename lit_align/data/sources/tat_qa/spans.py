@@ -8,19 +8,13 @@ from typing import Literal
 
 from lit_align.data.sources.tat_qa.candidates import Asked, Candidate
 from lit_align.data.sources.tat_qa.numbers import YEAR, DressedNumber, dressed_as, read_number
+from lit_align.data.sources.tat_qa.phrases import other_phrases
 
 Kind = Literal["year", "number", "label", "text"]
 
-_WORDS = """
-    a an the of to in for on by with from and or as at is are was were be been that which it its our we this these due
-    because based primarily mainly than not
-"""
-FUNCTION_WORDS = frozenset(_WORDS.split())
 _IN_TEXT = re.compile(
     r"(?<![\w.,])(?:US|S)?[$£€]?\s?\(?\d[\d,]*(?:\.\d+)?\)?(?:\s?%|\s(?:million|billion|thousand))?(?!\w)"
 )
-_MOST_WINDOWS = 12
-_NEAR = 3  # words that a trimmed or extended span loses or gains at most
 
 
 def kind_of(item: str, asked: Asked) -> Kind:
@@ -154,58 +148,9 @@ def _other_labels(gold: str, asked: Asked) -> Iterator[tuple[str, str]]:
 
 
 def _other_texts(gold: str, asked: Asked) -> Iterator[tuple[str, str]]:
+    for construction, text in other_phrases(gold, passage_texts(asked)):
+        yield construction, in_case_of(text, gold)
     length = len(gold.split())
-    for text in passage_texts(asked):
-        words = text.split()
-        at = text.find(gold)
-        if at >= 0:
-            yield from _nearby(gold, text[:at].split(), text[at + len(gold) :].split())
-        else:
-            yield from _windows(gold, words, length)
-    for row in asked.grid.row_labels():
-        if length <= 6 and abs(len(row.split()) - length) <= 2:
-            yield "label", in_case_of(" ".join(row.split()), gold)
-
-
-def _nearby(gold: str, before: list[str], after: list[str]) -> Iterator[tuple[str, str]]:
-    """The gold, a few words more or fewer, and what stands beside it in its own passage."""
-    words = gold.split()
-    for n in range(1, _NEAR + 1):
-        made = [("extend", [*words, *after[:n]]), ("extend", [*before[-n:], *words])]
-        if len(words) > 2 * n + 2:
-            made += [("trim", words[n:]), ("trim", words[:-n])]
-        for construction, kept in made:
-            # Nobody ends an answer with "of the", nor goes on across the end of a sentence.
-            last = kept[-1].lower()
-            if len(kept) != len(words) and last not in FUNCTION_WORDS and re.search(r"\w", last):
-                yield construction, in_case_of(" ".join(kept).rstrip(",;:"), gold)
-    yield from _windows(gold, before, len(words))
-    yield from _windows(gold, after, len(words))
-
-
-def _left_class(word: str) -> str:
-    """What stands before a span: the start, a mark, a function word or another word."""
-    if not word or word[-1] in ".:;":
-        return "start"
-    if word[-1] in ",(":
-        return "mark"
-    return "function" if word.lower() in FUNCTION_WORDS else "word"
-
-
-def _windows(gold: str, words: list[str], length: int) -> Iterator[tuple[str, str]]:
-    """Parts of a passage of about the gold's length that begin and end as phrases do."""
-    shortest, longest = max(1, round(0.75 * length)), max(1, round(1.3 * length))
-    gold_starts_low, found = gold.split()[0].lower() in FUNCTION_WORDS, 0
-    for start, word in enumerate(words):
-        left = _left_class(words[start - 1] if start else "")
-        if left == "word" or (word.lower() in FUNCTION_WORDS) != gold_starts_low:
-            continue
-        for stop in range(start + shortest, min(start + longest, len(words)) + 1):
-            last = words[stop - 1]
-            ends = last[-1] in ".,;:" or stop == len(words) or words[stop].lower() in FUNCTION_WORDS
-            if ends and last.lower() not in FUNCTION_WORDS:
-                yield "window", in_case_of(" ".join(words[start:stop]).rstrip(",;:"), gold)
-                found += 1
-                break
-        if found >= _MOST_WINDOWS:
-            return
+    for label in asked.grid.row_labels():
+        if length <= 6 and abs(len(label.split()) - length) <= 2:
+            yield "label", in_case_of(" ".join(label.split()), gold)

@@ -8,8 +8,8 @@ import zlib
 
 from lit_align.data.sources.tat_qa.answers import parse
 from lit_align.data.sources.tat_qa.numbers import YEAR, read_number
+from lit_align.data.sources.tat_qa.phrases import FUNCTION_WORDS
 from lit_align.data.sources.tat_qa.reading import SCALES
-from lit_align.data.sources.tat_qa.spans import FUNCTION_WORDS
 
 _WORD = re.compile(r"[A-Za-z]+")
 _MARKS = "$£€%,.()-–—−;:'\"/&’"
