@@ -119,7 +119,7 @@ def test_a_text_is_another_phrase_with_the_same_edges() -> None:
     found = by_construction(span_candidates(ask(("higher demand in Asia",), "span")))
     # After a function word and before a comma, as the gold answer.
     assert found["window"] == {("5% in 2016",), ("rate was 5% in 2016",)}
-    assert found["extend"] == {("to higher demand in Asia",)}
+    assert "extend" not in found, "to higher demand in Asia"
     found = by_construction(span_candidates(ask(("new plants in Peru",), "span")))
     assert found["window"] == {("weaker prices in Spain",)}
 

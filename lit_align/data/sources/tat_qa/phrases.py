@@ -12,14 +12,14 @@ FUNCTION_WORDS = frozenset(_WORDS.split())
 _MOST_WINDOWS = 12  # a passage
 _NEAR = 3  # words that a trimmed or extended span loses or gains at most
 
-Edges = tuple[str, str]
+Edge = tuple[str, bool]  # what stands beside a part, and whether its own outermost word is a function word
 
 
 def other_phrases(gold: str, passages: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Take other parts of passages, and the gold span with a few words more or fewer.
 
-    Each has the gold span's neighbours: where that one follows a comma or a function word and ends a sentence, so do
-    they. By its edges alone, then, none can be told from the gold one.
+    Each begins and ends as the gold span does: where that one follows a comma and ends a sentence, so do they; where
+    it does not end with a function word, nor do they. By its edges alone, then, none is told from the gold one.
 
     Args:
         gold: The gold span.
@@ -50,8 +50,8 @@ def _spot(gold: str, passage: str) -> tuple[int, int] | None:
     return start, start + len(gold.split())
 
 
-def _edges(words: Sequence[str], start: int, stop: int) -> Edges:
-    """What stands before and after a part of a passage."""
+def _edges(words: Sequence[str], start: int, stop: int) -> tuple[Edge, Edge]:
+    """How a part of a passage begins and ends."""
     before, last, after = words[start - 1] if start else "", words[stop - 1], words[stop : stop + 1]
     if not before or before[-1] in ".:;":
         left = "start"
@@ -61,20 +61,22 @@ def _edges(words: Sequence[str], start: int, stop: int) -> Edges:
         right = "end"
     else:
         right = "mark" if last[-1] in ",)" else "function" if after[0].lower() in FUNCTION_WORDS else "word"
-    return left, right
+    return (left, words[start].lower() in FUNCTION_WORDS), (right, last.lower() in FUNCTION_WORDS)
 
 
-def _fits(words: Sequence[str], start: int, stop: int, edges: Edges | None) -> bool:
+def _fits(words: Sequence[str], start: int, stop: int, edges: tuple[Edge, Edge] | None) -> bool:
     """Whether a part has the wished edges; where the gold span is in no passage, any that do not cut a phrase."""
-    found = _edges(words, start, stop)
-    return "word" not in found if edges is None else found == edges
+    (left, _), (right, ends_open) = found = _edges(words, start, stop)
+    if edges is None:
+        return "word" not in (left, right) and not ends_open
+    return found == edges
 
 
 def _text(words: Sequence[str]) -> str:
     return " ".join(words).rstrip(",;:")
 
 
-def _nearby(words: Sequence[str], spot: tuple[int, int], edges: Edges | None) -> Iterator[tuple[str, str]]:
+def _nearby(words: Sequence[str], spot: tuple[int, int], edges: tuple[Edge, Edge] | None) -> Iterator[tuple[str, str]]:
     start, stop = spot
     for n in range(1, _NEAR + 1):
         for first, end in ((start - n, stop), (start, stop + n), (start + n, stop), (start, stop - n)):
@@ -88,7 +90,7 @@ def _nearby(words: Sequence[str], spot: tuple[int, int], edges: Edges | None) ->
                 yield "extend" if longer else "trim", _text(words[first:end])
 
 
-def _windows(words: Sequence[str], length: int, edges: Edges | None) -> Iterator[tuple[str, str]]:
+def _windows(words: Sequence[str], length: int, edges: tuple[Edge, Edge] | None) -> Iterator[tuple[str, str]]:
     shortest, longest = max(1, round(0.75 * length)), max(1, round(1.3 * length))
     found = []
     for start in range(len(words)):
