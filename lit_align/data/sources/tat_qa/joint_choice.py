@@ -22,6 +22,7 @@ Ints = npt.NDArray[np.int32]
 _BIN, _GRAM, _FLOW, _SIGN, _LEAF = 0.5, 0.35, 1.0, 0.7, 0.4  # weights of the terms
 _OWN = 0.05  # weight of a pair's own size: between two that balance alike the more alike pair is taken
 _BINS, _TREES, _DEPTH, _SWEEPS = 9, 60, 4, 6
+_ROWS = 4096  # vectors that are built at a time
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,24 @@ class Option:
 
 
 @dataclass(frozen=True)
-class _Sparse:
-    """Vectors with few entries, one a row; rows are filled up with index 0 and value 0."""
+class _Vectors:
+    """One vector for each option, of which only the entries that are not 0 are kept; no row names an entry twice."""
 
     index: Ints
     value: Floats
+    ends: Ints  # the entries of row i are those from ends[i] to ends[i + 1]
+    size: int
+
+    def entries(self, start: int, stop: int) -> tuple[Ints, Floats]:
+        """The entries of some rows, one row after the other."""
+        of = slice(self.ends[start], self.ends[stop])
+        return self.index[of], self.value[of]
+
+    def products(self, total: npt.NDArray[np.float64], start: int, stop: int) -> npt.NDArray[np.float64]:
+        """The products of some rows with a vector."""
+        index, value = self.entries(start, stop)
+        row = np.repeat(np.arange(stop - start), np.diff(self.ends[start : stop + 1]))
+        return np.bincount(row, total[index] * value, minlength=stop - start).astype(np.float64)
 
 
 def choose_jointly(
@@ -68,75 +82,78 @@ def choose_jointly(
         return []
     rng = np.random.default_rng(seed)
     starts = np.cumsum([0, *(len(one) for one in options)])
-    vectors, size = _vectors(chosen, options, rng)
-    own = (vectors.value**2).sum(axis=1)
-    cost = np.array([option.cost for one in options for option in one], dtype=np.float32) + _OWN * own
-    total = np.zeros(size, dtype=np.float64)
-    pick = np.array([rng.integers(start, stop) for start, stop in pairwise(starts)])
+    vectors = _vectors(chosen, options, rng)
+    own = np.array([(vectors.entries(row, row + 1)[1] ** 2).sum() for row in range(starts[-1])])
+    cost = np.array([option.cost for one in options for option in one]) + _OWN * own
+    total = np.zeros(vectors.size)
+
+    def add(row: int, sign: int) -> None:
+        index, value = vectors.entries(row, row + 1)
+        total[index] += sign * value
+
+    pick = [int(rng.integers(start, stop)) for start, stop in pairwise(starts)]
     for row in pick:
-        np.add.at(total, vectors.index[row], vectors.value[row])
+        add(row, 1)
     dropped: set[int] = set()
     for sweep in range(_SWEEPS):
-        changed = 0
-        for i in rng.permutation(len(chosen)):
-            start, stop = starts[i], starts[i + 1]
-            if i not in dropped:
-                np.subtract.at(total, vectors.index[pick[i]], vectors.value[pick[i]])
-            # |sum + v|^2 - |sum|^2 = 2 sum.v + |v|^2
-            gain = 2 * (total[vectors.index[start:stop]] * vectors.value[start:stop]).sum(axis=1) + own[start:stop]
-            price = gain + cost[start:stop]
-            best = int(start + price.argmin())
+        changed = False
+        for i in rng.permutation(len(chosen)).tolist():
+            start, stop = int(starts[i]), int(starts[i + 1])
             before = None if i in dropped else pick[i]
-            dropped.discard(int(i))
-            pick[i] = best
+            if before is not None:
+                add(before, -1)
+            dropped.discard(i)
+            # |sum + v|^2 - |sum|^2 = 2 sum.v + |v|^2
+            price = 2 * vectors.products(total, start, stop) + own[start:stop] + cost[start:stop]
+            pick[i] = start + int(price.argmin())
             # The first sweeps only settle: while the sum is still far off, any option may look bad.
             if sweep >= _SWEEPS // 2 and price.min() > drop_above and len(dropped) < most_dropped:
-                dropped.add(int(i))
+                dropped.add(i)
             else:
-                np.add.at(total, vectors.index[best], vectors.value[best])
-            changed += before != (None if i in dropped else best)
+                add(pick[i], 1)
+            changed |= before != (None if i in dropped else pick[i])
         if not changed and sweep > _SWEEPS // 2:
             break
-    return [None if i in dropped else int(pick[i] - starts[i]) for i in range(len(chosen))]
+    return [None if i in dropped else pick[i] - int(starts[i]) for i in range(len(chosen))]
 
 
-def _vectors(
-    chosen: Sequence[Option], options: Sequence[Sequence[Option]], rng: np.random.Generator
-) -> tuple[_Sparse, int]:
-    """One vector for each option: how its pair differs from the pair turned round."""
+def _vectors(chosen: Sequence[Option], options: Sequence[Sequence[Option]], rng: np.random.Generator) -> _Vectors:
+    """How each pair differs from the pair turned round."""
     owner: Ints = np.repeat(np.arange(len(chosen), dtype=np.int32), [len(one) for one in options])
     flat = [option for one in options for option in one]
     better = np.array([option.features for option in chosen], dtype=np.float64)
     worse = np.array([option.features for option in flat], dtype=np.float64)
-    parts, size = [], 0
-    for part, width in (
-        _difference(*_bins(better, worse), owner, _BIN),
-        _difference(*_leaves(better, worse, rng), owner, _LEAF),
-        _signs(better, worse, owner),
-        _flows(chosen, flat, owner),
-        _grams(chosen, flat, owner),
-    ):
-        # Index 0 is where the filling of short rows goes.
-        parts.append(_Sparse(np.where(part.value != 0, part.index + size + 1, 0).astype(np.int32), part.value))
-        size += width
-    index = np.concatenate([part.index for part in parts], axis=1)
-    value = np.concatenate([part.value for part in parts], axis=1)
-    return _packed(index, value), size + 1
+    own_bins, bins, n_bins = _bins(better, worse)
+    own_leaves, leaves, n_leaves = _leaves(better, worse, rng)
+    own_grams = [hashed_grams(option.text) for option in chosen]
+    names: dict[tuple[int, str, str], int] = {}
+    indices, values, counts, size = [], [], [], 0
+    # Some rows at a time: written out with their zeros, all rows of the training set would take gigabytes.
+    for rows in (slice(start, start + _ROWS) for start in range(0, len(flat), _ROWS)):
+        of, made = owner[rows], flat[rows]
+        parts, size = [], 0
+        for (index, value), width in (
+            (_difference(own_bins[of], bins[rows], _BIN), n_bins),
+            (_difference(own_leaves[of], leaves[rows], _LEAF), n_leaves),
+            (_signs(better[of], worse[rows]), better.shape[1]),
+            (_grams([own_grams[i] for i in of], made), BUCKETS),
+            (_flows([chosen[i] for i in of], made, names), 0),  # the last, since its width is not known before the end
+        ):
+            parts.append((index + size, value))
+            size += width
+        index, value = (np.concatenate(both, axis=1) for both in zip(*parts, strict=True))
+        there = value != 0
+        indices.append(index[there].astype(np.int32))
+        values.append(value[there].astype(np.float32))
+        counts.append(there.sum(axis=1))
+    ends = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+    return _Vectors(np.concatenate(indices), np.concatenate(values), ends, size + len(names))
 
 
-def _packed(index: Ints, value: Floats) -> _Sparse:
-    """Move the entries that are not 0 to the front and cut the rest."""
-    order = np.argsort(value == 0, axis=1, kind="stable")
-    longest = int((value != 0).sum(axis=1).max(initial=1))
-    order = order[:, :longest]
-    return _Sparse(np.take_along_axis(index, order, axis=1), np.take_along_axis(value, order, axis=1))
-
-
-def _difference(better: Ints, worse: Ints, width: int, owner: Ints, weight: float) -> tuple[_Sparse, int]:
+def _difference(own: Ints, other: Ints, weight: float) -> tuple[Ints, Floats]:
     """Codes of the chosen answer minus codes of the rejected one, each code an entry of its own."""
-    own = better[owner]
-    differ = (own != worse).astype(np.float32) * weight
-    return _Sparse(np.concatenate([own, worse], axis=1), np.concatenate([differ, -differ], axis=1)), width
+    differ = (own != other).astype(np.float32) * weight
+    return np.concatenate([own, other], axis=1), np.concatenate([differ, -differ], axis=1)
 
 
 def _bins(better: npt.NDArray[np.float64], worse: npt.NDArray[np.float64]) -> tuple[Ints, Ints, int]:
@@ -168,38 +185,38 @@ def _leaves(
     return codes[: len(better)], codes[len(better) :], _TREES * 2**_DEPTH
 
 
-def _signs(better: npt.NDArray[np.float64], worse: npt.NDArray[np.float64], owner: Ints) -> tuple[_Sparse, int]:
+def _signs(better: npt.NDArray[np.float64], worse: npt.NDArray[np.float64]) -> tuple[Ints, Floats]:
     """Which of the two has more of each feature: balanced features alone leave that to tell."""
-    value = (np.sign(better[owner] - worse) * _SIGN).astype(np.float32)
-    index = np.broadcast_to(np.arange(value.shape[1], dtype=np.int32), value.shape)
-    return _Sparse(index, value), value.shape[1]
+    value = (np.sign(better - worse) * _SIGN).astype(np.float32)
+    return np.broadcast_to(np.arange(value.shape[1], dtype=np.int32), value.shape), value
 
 
-def _flows(chosen: Sequence[Option], flat: Sequence[Option], owner: Ints) -> tuple[_Sparse, int]:
+def _flows(
+    chosen: Sequence[Option], made: Sequence[Option], names: dict[tuple[int, str, str], int]
+) -> tuple[Ints, Floats]:
     """From which class to which a pair leads: as many shall lead from 1 to 2 as from 2 to 1."""
-    names: dict[tuple[int, str, str], int] = {}
-    width = max(len(option.classes) for option in (*chosen, *flat))
-    index, value = np.zeros((len(flat), width), np.int32), np.zeros((len(flat), width), np.float32)
-    for i, option in enumerate(flat):
-        for aspect, (a, b) in enumerate(zip_longest(chosen[owner[i]].classes, option.classes, fillvalue="")):
+    width = max(len(option.classes) for option in (*chosen, *made))
+    index, value = np.zeros((len(made), width), np.int32), np.zeros((len(made), width), np.float32)
+    for i, (one, other) in enumerate(zip(chosen, made, strict=True)):
+        for aspect, (a, b) in enumerate(zip_longest(one.classes, other.classes, fillvalue="")):
             if a != b:
                 index[i, aspect] = names.setdefault((aspect, min(a, b), max(a, b)), len(names))
                 value[i, aspect] = _FLOW if a < b else -_FLOW
-    return _Sparse(index, value), max(len(names), 1)
+    return index, value
 
 
-def _grams(chosen: Sequence[Option], flat: Sequence[Option], owner: Ints) -> tuple[_Sparse, int]:
-    own = [hashed_grams(option.text) for option in chosen]
+def _grams(own: Sequence[dict[int, float]], made: Sequence[Option]) -> tuple[Ints, Floats]:
+    """How often each bit of text stands in the chosen answer more than in the rejected one."""
     rows: list[dict[int, float]] = []
-    for i, option in enumerate(flat):
-        difference = dict(own[owner[i]])
+    for counts, option in zip(own, made, strict=True):
+        difference = dict(counts)
         for bucket, count in hashed_grams(option.text).items():
             difference[bucket] = difference.get(bucket, 0.0) - count
         rows.append({bucket: count for bucket, count in difference.items() if count})
-    width = max((len(row) for row in rows), default=1) or 1
+    width = max(1, *(len(row) for row in rows))
     index, value = np.zeros((len(rows), width), np.int32), np.zeros((len(rows), width), np.float32)
     for i, row in enumerate(rows):
         index[i, : len(row)] = list(row)
-        # The length of a long text must not outweigh everything else.
-        value[i, : len(row)] = _GRAM * np.sign(list(row.values())) * np.minimum(np.abs(list(row.values())), 2)
-    return _Sparse(index, value), BUCKETS
+        value[i, : len(row)] = list(row.values())
+    # The length of a long text must not outweigh everything else.
+    return index, _GRAM * np.clip(value, -2, 2)
