@@ -32,6 +32,9 @@ class TATQAPrediction:
         scale: ``thousand``, ``million``, ``billion``, ``percent`` or empty. ``None`` is no scale either, but never
             equals the gold one.
         text: What the model wrote, for the lenient accuracy; without it, ``answer`` is read.
+
+    Raises:
+        TypeError: An answer or a scale of another type.
     """
 
     answer: str | float | list[Any] | None
@@ -87,9 +90,9 @@ class TATQAGold:
     @property
     def items(self) -> list[Any]:
         """The items that are compared: the spans, or the one number as text."""
-        if isinstance(self.answer, list):
-            return self.answer
-        return [str(int(self.answer))] if self.kind == _COUNT else [str(self.answer)]
+        if self.kind == _COUNT:
+            return [str(int(self.answer))]  # type: ignore[arg-type]
+        return self.answer if isinstance(self.answer, list) and self.kind != _ARITHMETIC else [str(self.answer)]
 
 
 @dataclass(frozen=True)
@@ -211,11 +214,10 @@ class TATQAMetric(Metric):
         """Scores answers to questions, pair by pair."""
         if len(predictions) != len(golds):
             raise ValueError(f"one prediction a gold answer is needed, got {len(predictions)} and {len(golds)}")
-        for prediction, gold in zip(predictions, golds, strict=True):
-            scores = score_answer(prediction, gold)
-            values = [round(100 * getattr(scores, field.name)) for field in fields(scores)]
-            self.hundredths += torch.tensor(values, device=self.hundredths.device)
-            self.count += 1
+        scored = [score_answer(prediction, gold) for prediction, gold in zip(predictions, golds, strict=True)]
+        totals = [sum(round(100 * getattr(scores, field.name)) for scores in scored) for field in fields(TATQAScores)]
+        self.hundredths += torch.tensor(totals, device=self.hundredths.device)
+        self.count += len(scored)
 
     def compute(self) -> dict[str, Tensor]:
         """The mean of each field of :class:`TATQAScores`, by its name."""
