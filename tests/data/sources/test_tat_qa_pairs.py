@@ -287,6 +287,10 @@ def test_the_prompt_asks_for_the_form_that_the_answers_have(path: str, negatives
     ("build", "says"),
     [
         (lambda: TATQA(limit=0), r"TATQA.limit: must be at least 1, or null for all rows, not 0"),
+        (
+            lambda: TATQA(answer=DerivationThenAnswer(), negatives=RecipeNegatives()),
+            r"TATQA.answer is DerivationThenAnswer, but RecipeNegatives has no derivations; set TATQA.answer to Plain",
+        ),
         (lambda: BalancedNegatives(most_candidates=0), r"BalancedNegatives.most_candidates must be > 0, got 0"),
         (lambda: BalancedNegatives(drop_above=0), r"BalancedNegatives.drop_above must be > 0, got 0"),
         (lambda: BalancedNegatives(max_lost=1.5), r"BalancedNegatives.max_lost must be in \[0, 1\], got 1.5"),

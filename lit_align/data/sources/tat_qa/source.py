@@ -13,6 +13,7 @@ from lit_align.data.sources.tat_qa.candidates import Asked, asked_of
 from lit_align.data.sources.tat_qa.negatives import Answers, Negatives
 from lit_align.data.sources.tat_qa.prompt import DefaultPrompt, TATQAPrompt
 from lit_align.data.sources.tat_qa.reading import Context, Question, read_contexts
+from lit_align.data.sources.tat_qa.recipe import RecipeNegatives
 from lit_align.types import Message, PairSource, PreferencePair
 
 
@@ -37,7 +38,7 @@ class TATQA(PairSource):
         seed: Seed of the choice of rejected answers.
 
     Raises:
-        ValueError: ``limit`` is below 1.
+        ValueError: ``limit`` is below 1, or derivations are asked for of ``RecipeNegatives``, which has none.
     """
 
     path: str = "next-tat/TAT-QA"
@@ -51,6 +52,11 @@ class TATQA(PairSource):
 
     def __post_init__(self) -> None:
         check_limit(self.limit, "TATQA")
+        if isinstance(self.negatives, RecipeNegatives) and not isinstance(self.answer, PlainAnswer):
+            raise ValueError(
+                f"TATQA.answer is {type(self.answer).__name__}, but RecipeNegatives has no derivations; "
+                "set TATQA.answer to PlainAnswer or choose other negatives"
+            )
 
     def pairs(self, keep: Callable[[str], bool]) -> list[PreferencePair]:
         """Read the questions of one side of a split and choose their rejected answers, in the file's order.
