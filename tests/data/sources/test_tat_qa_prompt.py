@@ -14,6 +14,8 @@ from tat_qa_tables import table_of, write
 from lit_align.data.sources.tat_qa import prompt
 from lit_align.data.sources.tat_qa.prompt import DefaultPrompt, RecipePrompt, fitting, markdown
 from lit_align.data.sources.tat_qa.reading import Context, Passage, Question, read_contexts
+from lit_align.data.sources.tat_qa.recipe import RecipeNegatives
+from lit_align.data.sources.tat_qa.source import TATQA
 
 
 def context_of(folder: Path, number: int = 0) -> Context:
@@ -127,6 +129,15 @@ def test_the_recipes_prompt_cuts_passages_and_leaves_pipes() -> None:
     assert "| a|b |" in text
     empty = Context("t", (("a",),), (), (asked("One?"),))
     assert "PASSAGES:\n(no passages)\n\n" in RecipePrompt().text(empty, empty.questions[0], "")
+
+
+def test_choosing_the_recipes_prompt_on_the_command_line_carries_no_option_of_the_default_over() -> None:
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser()
+    parser.add_class_arguments(TATQA, "source")
+    parsed = parser.parse_args(["--source.prompt=RecipePrompt", "--source.negatives=RecipeNegatives"])
+    assert parser.instantiate(parsed).source == TATQA(prompt=RecipePrompt(), negatives=RecipeNegatives())
 
 
 @pytest.mark.parametrize(

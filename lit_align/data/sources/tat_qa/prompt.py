@@ -157,7 +157,7 @@ class RecipePrompt(TATQAPrompt):
     Args:
         max_rows: Rows of the table, > 0.
         max_columns: Columns of the table, > 0.
-        max_passage_chars: Characters of the passages, > 0.
+        passage_chars: Characters of the passages, > 0.
 
     Raises:
         ValueError: A limit is not above 0.
@@ -165,10 +165,11 @@ class RecipePrompt(TATQAPrompt):
 
     max_rows: int = 20
     max_columns: int = 8
-    max_passage_chars: int = 1200
+    # Not DefaultPrompt's name: the command line carries options of equal names over when another class is chosen.
+    passage_chars: int = 1200
 
     def __post_init__(self) -> None:
-        for name in ("max_rows", "max_columns", "max_passage_chars"):
+        for name in ("max_rows", "max_columns", "passage_chars"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"RecipePrompt.{name} must be > 0, got {getattr(self, name)}")
 
@@ -184,7 +185,7 @@ class RecipePrompt(TATQAPrompt):
         """Write the whole prompt of one question."""
         gold = [passage for passage in context.passages if passage.order in question.gold_passages]
         text = _joined(gold or context.passages)
-        if len(text) > self.max_passage_chars:
-            text = text[: self.max_passage_chars].rsplit(" ", 1)[0] + " ..."
+        if len(text) > self.passage_chars:
+            text = text[: self.passage_chars].rsplit(" ", 1)[0] + " ..."
         shown = f"PASSAGES:\n{text or _NO_PASSAGES}\n\nQuestion: {question.text}\nAnswer:"
         return self.prefix(context, instruction) + shown
