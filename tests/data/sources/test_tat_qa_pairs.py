@@ -280,7 +280,7 @@ def test_the_prompt_asks_for_the_form_that_the_answers_have(path: str, negatives
     [pair, *_] = TATQA(path, negatives=negatives, limit=3).pairs(everything)
     recipes = isinstance(negatives, RecipeNegatives)
     assert ("items with '; ' between them" in pair.prompt[0].content) == recipes
-    assert ("one item a line" in pair.prompt[0].content) != recipes
+    assert ("one item a line:" in pair.prompt[0].content) != recipes
 
 
 @pytest.mark.parametrize(

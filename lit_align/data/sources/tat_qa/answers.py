@@ -92,8 +92,9 @@ class AnswerFormat(ABC):
 
 
 _HOW_TO_ANSWER = (
-    "Write the answer alone: one item a line, numbers as plain numbers. If its numbers are in thousands, millions, "
-    "billions or percent, end with a line that says thousand, million, billion or percent."
+    "Write the answer alone, one item a line: as the table or the passages write it, the result of a calculation as a "
+    "plain number. If its numbers stand without their scale, end with a line that says thousand, million, billion or "
+    "percent."
 )
 
 
