@@ -220,6 +220,8 @@ def test_a_derivation_stands_in_both_answers_or_in_none(path: str, questions: di
         (pair.chosen.startswith("Derivation: "), pair.rejected.startswith("Derivation: ")) for pair in found
     )
     assert set(counts) == {(True, True), (False, False)}
+    worked_out = [pair for pair in found if questions[pair.id].derivation]
+    assert sum(pair.chosen.startswith("Derivation: ") for pair in worked_out) == len(worked_out)
     assert counts[True, True] > 30
     assert all(is_accepted(questions[pair.id], pair.chosen) for pair in found)
     assert not any(is_accepted(questions[pair.id], pair.rejected) for pair in found)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
+from typing import ClassVar
 
 from lit_align.data.sources.tat_qa.reading import SCALES, AnswerType, Question
 
@@ -75,7 +76,13 @@ def parse(text: str) -> tuple[list[str], str]:
 
 @dataclass(frozen=True)
 class AnswerFormat(ABC):
-    """What an answer says besides the answer itself."""
+    """What an answer says besides the answer itself.
+
+    Attributes:
+        shows_derivations: Whether derivations are written, so that they too must not tell chosen from rejected.
+    """
+
+    shows_derivations: ClassVar[bool] = False
 
     @abstractmethod
     def instruction(self) -> str:
@@ -118,6 +125,8 @@ class DerivationThenAnswer(AnswerFormat):
 
     A derivation that stood in one of the two alone would tell them apart by its mere presence.
     """
+
+    shows_derivations: ClassVar[bool] = True
 
     def instruction(self) -> str:
         """Tell the model how to answer."""

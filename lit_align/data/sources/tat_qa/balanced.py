@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
-from lit_align.data.sources.tat_qa.answers import gold_text
+from lit_align.data.sources.tat_qa.answers import AnswerFormat, gold_text
 from lit_align.data.sources.tat_qa.arithmetic import arithmetic_candidates
 from lit_align.data.sources.tat_qa.candidates import Asked, Candidate, kept_candidates
 from lit_align.data.sources.tat_qa.in_table import InTable
@@ -18,7 +18,7 @@ from lit_align.data.sources.tat_qa.negatives import Answers, Negatives, with_gol
 from lit_align.data.sources.tat_qa.reading import ANSWER_TYPES, AnswerType
 from lit_align.data.sources.tat_qa.scoring import is_accepted
 from lit_align.data.sources.tat_qa.spans import span_candidates
-from lit_align.data.sources.tat_qa.surface import classes_of, surface_features
+from lit_align.data.sources.tat_qa.surface import classes_of, derivation_features, surface_features
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +64,9 @@ class BalancedNegatives(Negatives):
             if not holds:
                 raise ValueError(f"BalancedNegatives.{name} must be {rule}, got {value}")
 
-    def choose(self, asked: Sequence[Asked], seed: int) -> list[Answers | None]:
+    def choose(self, asked: Sequence[Asked], answer: AnswerFormat, seed: int) -> list[Answers | None]:
         """Choose the answers of each question; see the class."""
-        candidates = {one.question.uid: self._candidates(one, seed) for one in asked}
+        candidates = {one.question.uid: self._candidates(one, answer, seed) for one in asked}
         measures: dict[str, InTable] = {}
         for one in asked:
             if one.context.uid not in measures:
@@ -89,9 +89,14 @@ class BalancedNegatives(Negatives):
                 )
         return [found.get(one.question.uid) for one in asked]
 
-    def _candidates(self, one: Asked, seed: int) -> list[Candidate]:
+    def _candidates(self, one: Asked, answer: AnswerFormat, seed: int) -> list[Candidate]:
         rng = Random(f"tat-qa/{seed}/{one.question.uid}")
         made = _MAKERS[one.question.answer_type](one)
+        if answer.shows_derivations and one.question.derivation:
+            # Those with a derivation where there are any: a pair shows two derivations or none.
+            made = [candidate for candidate in made if candidate.derivation] or made
+        elif made:
+            made = [replace(candidate, derivation="") for candidate in made]
         return kept_candidates(made, one.question, is_accepted, self.most_candidates, rng)
 
     def _choose_of_kind(
@@ -103,24 +108,27 @@ class BalancedNegatives(Negatives):
         seed: int,
         may_drop: int,
     ) -> dict[str, Answers]:
-        def option(one: Asked, text: str, cost: float) -> Option:
+        def option(one: Asked, text: str, derivation: str, cost: float = 0.0) -> Option:
             features = [*surface_features(text), *measures[one.context.uid].features(text)]
-            return Option(text, features, classes_of(text, kind), cost)
+            shown = f"{derivation}\n{text}" if derivation else text
+            return Option(shown, [*features, *derivation_features(derivation)], classes_of(text, kind), cost)
 
-        chosen = [option(one, gold_text(one.question), 0.0) for one in able]
-        options = [
-            [option(one, made.text(kind), _COSTS.get(made.construction, 0.0)) for made in candidates[one.question.uid]]
-            for one in able
-        ]
+        def gold(one: Asked) -> Option:
+            shown = candidates[one.question.uid][0].derivation and one.question.derivation
+            return option(one, gold_text(one.question), shown)
+
+        def wrong(one: Asked, made: Candidate) -> Option:
+            return option(one, made.text(kind), made.derivation, _COSTS.get(made.construction, 0.0))
+
+        chosen = [gold(one) for one in able]
+        options = [[wrong(one, made) for made in candidates[one.question.uid]] for one in able]
         picks = choose_jointly(chosen, options, seed, self.drop_above, may_drop)
-        taken = Counter(
-            candidates[one.question.uid][pick].construction
-            for one, pick in zip(able, picks, strict=True)
-            if pick is not None
-        )
+        found: dict[str, Answers] = {}
+        taken: Counter[str] = Counter()
+        for one, pick in zip(able, picks, strict=True):
+            if pick is not None:
+                made = candidates[one.question.uid][pick]
+                found[one.question.uid] = with_gold(one, made.text(kind), made.derivation)
+                taken[made.construction] += 1
         logger.debug(f"TAT-QA {kind}: rejected answers by construction: {dict(taken.most_common())}")
-        return {
-            one.question.uid: with_gold(one, options[i][pick].text, candidates[one.question.uid][pick].derivation)
-            for i, (one, pick) in enumerate(zip(able, picks, strict=True))
-            if pick is not None
-        }
+        return found

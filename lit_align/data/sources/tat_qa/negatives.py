@@ -32,11 +32,12 @@ class Negatives(ABC):
     """A way to choose rejected answers; a frozen dataclass whose fields are the options of the YAML."""
 
     @abstractmethod
-    def choose(self, asked: Sequence[Asked], seed: int) -> list[Answers | None]:
+    def choose(self, asked: Sequence[Asked], answer: AnswerFormat, seed: int) -> list[Answers | None]:
         """Choose the answers of each question of one side of a split.
 
         Args:
             asked: The questions.
+            answer: What the answers will say.
             seed: Another seed chooses others.
 
         Returns:

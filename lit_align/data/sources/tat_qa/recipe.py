@@ -27,8 +27,9 @@ class RecipeNegatives(Negatives):
     the rejected answers are right by the recipe's own metric.
     """
 
-    def choose(self, asked: Sequence[Asked], seed: int) -> list[Answers | None]:
+    def choose(self, asked: Sequence[Asked], answer: AnswerFormat, seed: int) -> list[Answers | None]:
         """Choose the answers of each question; see the class."""
+        del answer
         answers: list[Answers | None] = []
         for one in asked:
             chosen, rejected = _chosen(one.question), _rejected(one, seed)

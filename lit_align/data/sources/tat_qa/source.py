@@ -72,7 +72,7 @@ class TATQA(PairSource):
         """
         contexts = read_contexts(self.path, self.hub_file, self.limit)
         asked = asked_of(contexts, lambda context, question: keep(self._group(context, question)))
-        chosen = self.negatives.choose(asked, self.seed)
+        chosen = self.negatives.choose(asked, self.answer, self.seed)
         return [self._pair(one, answers) for one, answers in zip(asked, chosen, strict=True) if answers is not None]
 
     def _group(self, context: Context, question: Question) -> str:

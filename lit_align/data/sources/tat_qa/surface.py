@@ -12,6 +12,7 @@ from lit_align.data.sources.tat_qa.phrases import FUNCTION_WORDS
 from lit_align.data.sources.tat_qa.reading import SCALES
 
 _WORD = re.compile(r"[A-Za-z]+")
+_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _MARKS = "$£€%,.()-–—−;:'\"/&’"
 _DIGITS = "0123456789"
 BUCKETS = 1024  # of hashed character n-grams and words
@@ -87,6 +88,30 @@ def _of_value(value: float | None) -> list[float]:
         return [-99, -99, 0, 0, 0, 0]
     size = math.log10(abs(value)) if value else -9
     return [size, math.copysign(size + 9, value), value, float(value == round(value)), value % 10, value % 100]
+
+
+def derivation_features(derivation: str) -> list[float]:
+    """Measure a derivation; the same list of measures for every one, also for none.
+
+    Args:
+        derivation: As annotators write it.
+    """
+    values = [float(found.replace(",", "")) for found in _NUMBER.findall(derivation)]
+    first, second, *_ = [*values, 0.0, 0.0]
+    return [
+        len(derivation),
+        len(values),
+        *(derivation.count(mark) for mark in ("-", "+", "/", "*", "(", "(-", ",", ".", "$", "##")),
+        *(size(value) for value in (first, second, min(values, default=0), max(values, default=0))),
+        math.copysign(1, first - second) if first != second else 0,
+        size(first) - size(second),
+        len(values) - len(set(values)),
+    ]
+
+
+def size(value: float) -> float:
+    """The order of magnitude of a number, whatever its sign; 0 for 0."""
+    return math.log10(1 + abs(value))
 
 
 def classes_of(text: str, answer_type: str) -> list[str]:

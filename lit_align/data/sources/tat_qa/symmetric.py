@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from lit_align.data.sources.tat_qa.answers import gold_text
+from lit_align.data.sources.tat_qa.answers import AnswerFormat, gold_text
 from lit_align.data.sources.tat_qa.candidates import Asked
 from lit_align.data.sources.tat_qa.negatives import Answers, Negatives, with_gold
 from lit_align.data.sources.tat_qa.reading import ANSWER_TYPES
@@ -25,8 +25,9 @@ class SymmetricNegatives(Negatives):
     same type, kind and scale, and neither answer may pass for the other.
     """
 
-    def choose(self, asked: Sequence[Asked], seed: int) -> list[Answers | None]:
+    def choose(self, asked: Sequence[Asked], answer: AnswerFormat, seed: int) -> list[Answers | None]:
         """Choose the answers of each question; see the class."""
+        del answer
         groups: dict[tuple[str, ...], list[Asked]] = {}
         for one in sorted(asked, key=lambda one: one.question.uid):
             question, looks = one.question, kind_of(one.question.answer[0], one)
