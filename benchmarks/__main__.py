@@ -8,10 +8,11 @@ COMMANDS = {
     "forgetting": "skill gained against skill lost: anchor, lower learning rate, replay",
     "smollm2": "the T-Wix recipe on a real model, with and without the anchor: NLL and KL on held-out rows",
     "sft-kl": "one SFT step with the KL anchor beside other libraries: time, memory, gradients",
+    "tatqa-negatives": "how well TAT-QA's rejected answers are told from the chosen ones without the question",
 }
 
 USAGE = "usage: python -m benchmarks COMMAND [OPTIONS]\n\n" + "\n".join(
-    f"  {name:<12} {purpose}" for name, purpose in COMMANDS.items()
+    f"  {name:<15} {purpose}" for name, purpose in COMMANDS.items()
 )
 
 
@@ -41,6 +42,10 @@ def main(words: list[str]) -> None:
         from benchmarks.sft_kl import command as sft_kl
 
         sft_kl.main(rest)
+    elif name == "tatqa-negatives":
+        from benchmarks.tatqa_negatives import command as tatqa_negatives
+
+        tatqa_negatives.main(rest)
     else:
         print(f"no benchmark {name!r}; there are: {', '.join(COMMANDS)}\n\n{USAGE}", file=sys.stderr)
         raise SystemExit(2)

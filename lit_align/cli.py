@@ -33,6 +33,8 @@ from lit_align.data.sources.preference_file import PreferenceFile
 from lit_align.data.sources.prompt_completion_file import PromptCompletionFile
 from lit_align.data.sources.t_wix import TWix
 from lit_align.data.sources.table_skills import TableSkills
+from lit_align.data.sources.tat_qa.source import TATQA
+from lit_align.data.sources.tat_qa.symmetric import SymmetricNegatives
 from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.losses.anchor import ReverseKL
 from lit_align.losses.preference import PreferenceLoss
@@ -45,7 +47,8 @@ from lit_align.modules.startup import refuse_absent_devices, refuse_precision, r
 # Imported so that configurations may use short names: of these and of all classes that their files define.
 SHORT_NAMES = (
     AdamW8bit, BenchmarkEvaluation, CosineSchedule, DPOModule, ExactMatchBenchmark, MessagesFile, PreferenceDataModule,
-    PreferenceFile, PreferenceLoss, PromptCompletionFile, ReverseKL, SFTDataModule, SFTModule, TableSkills, TWix,
+    PreferenceFile, PreferenceLoss, PromptCompletionFile, ReverseKL, SFTDataModule, SFTModule, SymmetricNegatives,
+    TableSkills, TATQA, TWix,
 )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ def _words(path: Path) -> list[str]:
 
 def test_the_configurations_are_found() -> None:
     assert {_NAMES[path] for path in BASES} == {
+        "dpo/qwen3-1.7b-tatqa-recipe.yaml", "dpo/qwen3-1.7b-tatqa.yaml", "dpo/smollm2-135m-tatqa.yaml",
         "quickstart.yaml", "sft/qwen3-1.7b-twix.yaml", "sft/smollm2-135m.yaml",
     }  # fmt: skip
     assert {path.stem for path in OVERLAYS} == {

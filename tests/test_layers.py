@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "losses": TENSORS,
     "metrics": {"types"},
     "models": RECORDS | {"ops"},
-    "data": RECORDS,
+    "data": RECORDS | {"metrics.tat_qa"},  # a rejected answer is one that the metric refuses
     "evals": RECORDS - {"trie"} | {"metrics", "models.policy", "data.chat", "data.sources"},
     "checkpoint": RECORDS | {"models"},
     "callbacks": RECORDS | {"metrics", "models", "data", "evals", "checkpoint"},
@@ -142,6 +142,7 @@ PLANTED = [
     ("callbacks/stages.py", "from lit_align import modules"),
     ("data/sft.py", "from lit_align.models.policy import Policy"),
     ("data/sources/tat_qa.py", "import lit_align.evals.report as report"),
+    ("data/sources/tat_qa/scoring.py", "from lit_align.metrics.statistics import bootstrap"),
     ("losses/anchor.py", "from lit_align.forest import TokenForest"),
     ("ops/frozen_head.py", "from lit_align.losses.anchor import ReverseKL"),
     ("metrics/statistics.py", "from lit_align.models.policy import Policy"),

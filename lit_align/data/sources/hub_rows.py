@@ -22,6 +22,31 @@ def is_hub_id(path: str) -> bool:
     return bool(_HUB_ID.fullmatch(path)) and not path.lower().endswith(suffixes)
 
 
+def download_hub_file(name: str, file: str) -> str:
+    """Download one file of a data set as it is, for data sets whose files do not fit one table.
+
+    Args:
+        name: The data set's id, such as ``next-tat/TAT-QA``.
+        file: The file's name within it.
+
+    Returns:
+        Where the file lies in the cache.
+
+    Raises:
+        OSError: The hub cannot be reached, or has no such data set or file; the message says how to give a local file.
+    """
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return hf_hub_download(name, file, repo_type="dataset")
+    except OSError as error:  # the hub's own errors are OSErrors too
+        raise OSError(
+            f"{name}: its file {file} cannot be read from the Hugging Face hub ({error}); without the hub, download it "
+            f"on another machine (`hf download {name} {file} --repo-type dataset --local-dir FOLDER`) and give the "
+            "file as `path`"
+        ) from error
+
+
 def read_hub_rows(name: str, split: str = "train") -> Iterator[Row]:
     """Read the rows of a data set, from the hub or from what an earlier run left in its cache.
 

@@ -1,0 +1,1 @@
+"""How well classifiers that do not read the question tell TAT-QA's chosen from its rejected answers."""

@@ -1,0 +1,28 @@
+"""Whether the official metric takes a text for the gold answer."""
+
+from __future__ import annotations
+
+from lit_align.data.sources.tat_qa.answers import parse
+from lit_align.data.sources.tat_qa.reading import Question
+from lit_align.metrics.tat_qa import TATQAGold, TATQAPrediction, score_answer
+
+
+def gold_of(question: Question) -> TATQAGold:
+    """The gold answer of a question as the metric takes it.
+
+    Args:
+        question: The question.
+    """
+    raw = list(question.raw) if isinstance(question.raw, tuple) else question.raw
+    return TATQAGold(raw, question.answer_type, question.scale)
+
+
+def is_accepted(question: Question, text: str) -> bool:
+    """Whether a written answer is an exact match.
+
+    Args:
+        question: The question.
+        text: As :func:`~lit_align.data.sources.tat_qa.answers.render` or a model writes it.
+    """
+    items, scale = parse(text)
+    return score_answer(TATQAPrediction(items, scale), gold_of(question)).exact_match == 1.0
