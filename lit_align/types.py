@@ -51,8 +51,8 @@ class PreferencePair:
         rejected: The worse one.
         id: Unique within its source.
         source: Name of the source, for reports.
-        group: Pairs of one group share a context (a table, a post): they share a tree of tokens, and a split never
-            parts them. Empty means that the pair is alone.
+        group: Pairs of one group share a context (a table, a post), also across sources: they share a tree of tokens,
+            and a split never parts them. Empty means that the pair is alone.
     """
 
     prompt: tuple[Message, ...]

@@ -52,7 +52,7 @@ class PairTokenising:
         for number, pair in enumerate(pairs):
             self._report.row()
             if (paths := self._tokenised(pair)) is not None:
-                group = f"{pair.source}/{pair.group}" if pair.group else f"{pair.id} #{number}"
+                group = pair.group or f"{pair.id} #{number}"  # a table's pairs may be of several sources
                 groups.setdefault(group, []).append(paths)
         self._report.tell()
         self._report.stop_if_empty(len(groups))

@@ -48,6 +48,7 @@ TRAPS: dict[str, list[dict[str, Any]]] = {
     "placeholders_markup_and_quotes": [row(QUESTION, turn("assistant", ' "NAME_1: $$x^2$$ <b>да</b>" '))],
     "english_rows": [row(turn("user", "What is 2 + 2?"), turn("assistant", "Four."))],
     "long_answer": [row(QUESTION, turn("assistant", "Четыре. " * 200))],
+    "long_context": [row(turn("user", f"{'Документ. ' * 4000}Что в нём?"), ANSWER), row(QUESTION, ANSWER)],
     "duplicates": [row(QUESTION, ANSWER)] * 30,
     "subsets_one_after_the_other": [
         *(row(turn("user", f"{i}?"), ANSWER) for i in range(80)),
@@ -146,6 +147,45 @@ def check_no_end_on_cut(path: str, tokenizer: PreTrainedTokenizerBase) -> None:
     assert tree.paths[0].tokens[-1] != tokenizer.convert_tokens_to_ids("<|im_end|>")
 
 
+def check_untagged_trace(path: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    [tree] = rendered(path, tokenizer)
+    assert text_of(tokenizer, tree.paths[0], TokenClass.ANSWER) == "Четыре.<|im_end|>"
+    assert text_of(tokenizer, tree.paths[0], TokenClass.SCAFFOLD) == "<think>\n\n</think>\n\n"
+
+
+def check_english(path: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    [tree] = rendered(path, tokenizer)
+    assert text_of(tokenizer, tree.paths[0], TokenClass.ANSWER) == "Four.<|im_end|>"
+
+
+def check_long_context(path: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    # A long document in the question: the row is dropped whole, at any `overlong`; a prompt is never cut.
+    for overlong in ("drop", "cut"):
+        lengths = Lengths(max_length=4096, overlong=overlong, max_dropped=1.0)  # type: ignore[arg-type]
+        assert [len(tree.paths[0].tokens) < 100 for tree in rendered(path, tokenizer, lengths)] == [True]
+
+
+def taken_for_a_trace(found: Row, column: str) -> tuple[Message, ...]:
+    return tuple(
+        Message(
+            m["role"],
+            f"<think>\n{m['content']}\n</think>\n\n{m['content']}" if m["role"] == "assistant" else m["content"],
+        )
+        for m in found.values[column]
+    )
+
+
+def russian_alone(found: Row, column: str) -> tuple[Message, ...]:
+    """A filter by language, as recipes for Russian have it."""
+    if not any("а" <= letter <= "я" for m in found.values[column] for letter in m["content"].lower()):
+        raise ValueError("not Russian")
+    return tuple(Message(m["role"], m["content"]) for m in found.values[column])
+
+
+def shortened(found: Row, column: str) -> tuple[Message, ...]:
+    return tuple(Message(m["role"], m["content"][:400]) for m in found.values[column])
+
+
 def check_subsets(path: str, tokenizer: PreTrainedTokenizerBase) -> None:
     del tokenizer
     source = TWix(path, subset="both", sample_ratio=0.5)
@@ -158,6 +198,9 @@ GUARDS: dict[str, tuple[Callable[[str, PreTrainedTokenizerBase], None], str, Any
     "several_turns": (check_turns, "read_messages", only_two_turns),
     "trace_in_think_tags": (check_trace, "read_messages", without_traces),
     "trace_in_an_earlier_turn": (check_earlier_trace, "read_messages", without_traces),
+    "trace_without_think_tags": (check_untagged_trace, "read_messages", taken_for_a_trace),
+    "english_rows": (check_english, "read_messages", russian_alone),
+    "long_context": (check_long_context, "read_messages", shortened),
     "placeholders_markup_and_quotes": (check_texts, "read_messages", stripped),
     "subsets_one_after_the_other": (check_subsets, "shuffled", lambda rows, _: rows),
 }
@@ -201,22 +244,10 @@ def test_duplicates_are_on_one_side_of_the_split(
         check_duplicates(path, qwen3_form)
 
 
-def test_a_reasoning_row_without_tags_is_an_answer_like_any_other(
-    file_of: Written, qwen3_form: PreTrainedTokenizerBase
-) -> None:
-    [tree] = rendered(file_of(TRAPS["trace_without_think_tags"]), qwen3_form)
-    assert text_of(qwen3_form, tree.paths[0], TokenClass.ANSWER) == "Четыре.<|im_end|>"
-    assert text_of(qwen3_form, tree.paths[0], TokenClass.SCAFFOLD) == "<think>\n\n</think>\n\n"
-
-
 def test_a_trace_without_end_stops_the_run_by_name(file_of: Written, qwen3_form: PreTrainedTokenizerBase) -> None:
     path = file_of([row(QUESTION, turn("assistant", "<think>\nда"), subset="reasoning")])
     with pytest.raises(ValueError, match=r"twix\.jsonl:1, messages\[1\]\.content: opens <think> and never closes it"):
         rendered(path, qwen3_form)
-
-
-def test_english_rows_are_kept(file_of: Written) -> None:
-    assert len(TWix(file_of(TRAPS["english_rows"])).conversations()) == 1
 
 
 def test_json_lines_and_parquet_hold_the_same_conversations(file_of: Written) -> None:
