@@ -204,9 +204,13 @@ class _ScoreTokens(torch.autograd.Function):
             target = targets[part].unsqueeze(1)
             log_p = head_logits(hidden[part], head.weight, head.bias).log_softmax(-1)
             logps[part] = log_p.gather(1, target).squeeze(1)
-            for stat, name in zip(stats, statistics, strict=True):
-                stat[part] = STATISTICS[name](log_p, targets[part])
+            p: Tensor | None = None
+            if statistics:
+                p = log_p.exp()
+                for stat, name in zip(stats, statistics, strict=True):
+                    stat[part] = STATISTICS[name](log_p, p, targets[part])
             if reference_hidden is not None:
+                p = None  # made again below: beside log_q and its divergence it would be one chunk too many
                 log_q = head_logits(reference_hidden[part], head.weight, head.bias).log_softmax(-1)
                 for k, divergence in enumerate(divergences):
                     values[k][part], slope = _diverge(divergence, log_p, log_q, targets[part], need_grad)
@@ -217,7 +221,7 @@ class _ScoreTokens(torch.autograd.Function):
             if need_grad:
                 # d logp / dz = onehot - p. The target's entry is the mass of the others, not 1 - p: it keeps its
                 # relative precision where the target is nearly certain, which most tokens of a good model are.
-                slope = log_p.exp_().scatter_(1, target, 0.0)
+                slope = (log_p.exp_() if p is None else p).scatter_(1, target, 0.0)
                 others = slope.sum(-1, keepdim=True)
                 slopes[0][part] = head_gradient(slope.neg_().scatter_(1, target, others), head.weight, hidden.dtype)
         ctx.set_materialize_grads(False)
