@@ -141,7 +141,7 @@ def _unknown_class(name: str, key: str, given: Sequence[Given]) -> str:
     last = key.split(".")[-1]
     there = [one for one in given if one.value == name and _ends_with(one.path.removesuffix(".class_path"), last)]
     place = str(there[-1]) if there else f"`{key}`"
-    bases = _types_of(last)
+    bases = _types_of(there[-1].path.removesuffix(".class_path") if there else key, given)
     names = sorted({found.__name__ for base in bases for found in _concrete(base)})
     near = get_close_matches(name.split(".")[-1], names, 1, 0.6)
     what = " or ".join(sorted(base.__name__ for base in bases if _made_by(base) not in bases)) or "class"
@@ -178,21 +178,36 @@ def class_keys() -> set[str]:
     }
 
 
-def _types_of(key: str) -> set[type[Any]]:
-    """The classes that the parameters of this name take."""
+def _types_of(path: str, given: Sequence[Given]) -> set[type[Any]]:
+    """The classes that a parameter takes: that of its owner, or where that is not known, all of its name."""
     from lightning.pytorch import Callback, LightningDataModule, LightningModule
 
+    parent, _, last = path.rpartition(".")
+    key = last.partition("[")[0]
     fixed = {"model": LightningModule, "data": LightningDataModule, "callbacks": Callback}
     if key in fixed:
         return {fixed[key]}
-    found: set[type[Any]] = set()
-    for owner in _our_classes():
-        try:
-            hints = typing.get_type_hints(owner if is_dataclass(owner) else owner.__init__)
-        except NameError:  # a name that is imported for type checkers alone
-            continue
-        found |= {kind for kind in _classes_in(hints.get(key)) if kind.__subclasses__()}
-    return found
+    owners = _owners(parent, given) or set(_our_classes())
+    return {kind for owner in owners for kind in _parameter_classes(owner, key) if kind.__subclasses__()}
+
+
+def _owners(path: str, given: Sequence[Given]) -> set[type[Any]]:
+    """The class that stands at a place: named there by the user, or the only one that its owner takes."""
+    if not path:
+        return set()
+    for one in given:
+        if one.path in {path, f"{path}.class_path"} and (named := _class_named(str(one.value))):
+            return {named}
+    parent, _, last = path.rpartition(".")
+    return {kind for owner in _owners(parent, given) for kind in _parameter_classes(owner, last.partition("[")[0])}
+
+
+def _parameter_classes(owner: type[Any], name: str) -> set[type[Any]]:
+    try:
+        hints = typing.get_type_hints(owner if is_dataclass(owner) else owner.__init__)
+    except NameError:  # a name that is imported for type checkers alone
+        return set()
+    return set(_classes_in(hints.get(name)))
 
 
 def _classes_in(hint: Any) -> Iterator[type[Any]]:

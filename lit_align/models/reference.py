@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+
+_LIVE, _FROZEN = "default", "frozen"  # names of adapters
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -19,6 +24,13 @@ if TYPE_CHECKING:
 
 class Reference(ABC):
     """What the policy is compared with: which adapters are active while it computes."""
+
+    def attach(self, policy: Policy) -> None:  # noqa: B027  most references need nothing
+        """Load what the reference needs into the policy, once, before anything is computed; nothing by default."""
+
+    def identity(self) -> str:
+        """What a resumed run must share: the settings, and what the files hold that they name."""
+        return repr(self)
 
     @abstractmethod
     def active(self, policy: Policy) -> AbstractContextManager[None]:
@@ -42,6 +54,78 @@ class BaseReference(Reference):
         """See :class:`Reference`."""
         refuse_trainable_base(policy)
         return only_adapters(policy, ())
+
+
+@dataclass(frozen=True)
+class FrozenAdapterReference(Reference):
+    """The base with a trained adapter that stays as it is; the policy is that, and the live adapter on top.
+
+    So a stage of training starts where the last one ended and is compared with it (sDPO, Kim et al. 2024, arXiv
+    2403.19270), not with the bare base. The frozen adapter never drops out. A run's own ``adapter/`` then holds the
+    live adapter alone: it belongs on top of the frozen one.
+
+    Attributes:
+        path: Folder of a LoRA adapter in PEFT's format, such as ``adapter/`` of another run.
+
+    Raises:
+        FileNotFoundError: On use, when the folder or one of its two files is not there.
+        ValueError: On use, when it is no plain LoRA adapter, or does not fit the base.
+    """
+
+    path: str
+
+    def attach(self, policy: Policy) -> None:
+        """Load the adapter under the live one."""
+        from peft import PeftConfig, set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        weights = self._file("adapter_model.safetensors")
+        self._file("adapter_config.json")
+        config = PeftConfig.from_pretrained(self.path)
+        plain = getattr(config, "bias", None) == "none" and not getattr(config, "modules_to_save", None)
+        if config.peft_type != "LORA" or not plain:
+            raise ValueError(f"adapter {self.path}: is no plain LoRA adapter (bias or whole modules are trained too)")
+        with warnings.catch_warnings():
+            # PEFT 0.21 reads a property that transformers 5.23 has renamed; nothing for a user to do.
+            warnings.filterwarnings(
+                "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
+            )
+            policy.peft.add_adapter(_FROZEN, config)
+        tensors = load_file(weights)
+        places = {
+            name.replace(f".{_FROZEN}.", ".") for name, _ in policy.peft.named_parameters() if f".{_FROZEN}." in name
+        }
+        if differing := sorted(places ^ {*tensors}):
+            where = "this base" if differing[0] in places else "the adapter"
+            raise ValueError(f"adapter {self.path} does not fit this base: `{differing[0]}` is in {where} alone")
+        try:
+            set_peft_model_state_dict(policy.peft, tensors, adapter_name=_FROZEN)
+        except RuntimeError as error:  # shapes
+            cause = str(error).splitlines()[-1].strip()
+            raise ValueError(f"adapter {self.path} does not fit this base: {cause}") from error
+        for layer in _layers(policy):
+            if _FROZEN in layer.lora_dropout:
+                layer.lora_dropout[_FROZEN] = nn.Identity()
+            layer._active_adapter = [_FROZEN, _LIVE]
+        for name, parameter in policy.named_parameters():
+            parameter.requires_grad_(f".{_LIVE}." in name and ".lora_" in name)
+
+    def active(self, policy: Policy) -> AbstractContextManager[None]:
+        """See :class:`Reference`."""
+        return only_adapters(policy, (_FROZEN,))
+
+    def identity(self) -> str:
+        """The adapter's weights; where they lie does not matter."""
+        digest = hashlib.sha256(self._file("adapter_model.safetensors").read_bytes()).hexdigest()
+        return f"FrozenAdapterReference({digest[:16]})"
+
+    def _file(self, name: str) -> Path:
+        file = Path(self.path).expanduser() / name
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"adapter {self.path}: no file {name} there; name the folder `adapter/` of a finished run"
+            )
+        return file
 
 
 def refuse_trainable_base(policy: nn.Module) -> None:
@@ -69,9 +153,7 @@ def only_adapters(policy: nn.Module, names: Sequence[str]) -> Iterator[None]:
         policy: A module that holds PEFT layers.
         names: Names of the adapters; empty for the bare base.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    layers: list[Any] = [module for module in policy.modules() if isinstance(module, BaseTunerLayer)]
+    layers = _layers(policy)
     adapters = [(layer, layer._active_adapter, layer._disable_adapters) for layer in layers]
     modes = [(module, module.training) for module in policy.modules()]
     trainable = [(parameter, parameter.requires_grad) for parameter in policy.parameters()]
@@ -92,3 +174,9 @@ def only_adapters(policy: nn.Module, names: Sequence[str]) -> Iterator[None]:
                 module.training = training
             for parameter, requires_grad in trainable:
                 parameter.requires_grad_(requires_grad)
+
+
+def _layers(policy: nn.Module) -> list[Any]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [module for module in policy.modules() if isinstance(module, BaseTunerLayer)]

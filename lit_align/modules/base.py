@@ -102,6 +102,7 @@ class AlignModule(Objective):
         if "policy" not in self._modules:
             logger.info("loading %s", self.base)
             self.policy = Policy(self.base, self.weights, self.lora, self.attention, self.activation_checkpointing)
+            self.reference.attach(self.policy)
             refuse_trainable_base(self.policy)
 
     def configure_optimizers(self) -> Any:
@@ -254,7 +255,7 @@ class AlignModule(Objective):
             **optimizer_identity(self.optimizer_factory),
             "schedule": repr(self.schedule),
             "max_grad_norm": repr(self.max_grad_norm),
-            "reference": repr(self.reference),
+            "reference": self.reference.identity(),
             "attention": self.attention,
             "precision": str(self.trainer.precision),
             "world size": str(self.trainer.world_size),
