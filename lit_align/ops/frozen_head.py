@@ -204,13 +204,11 @@ class _ScoreTokens(torch.autograd.Function):
             target = targets[part].unsqueeze(1)
             log_p = head_logits(hidden[part], head.weight, head.bias).log_softmax(-1)
             logps[part] = log_p.gather(1, target).squeeze(1)
-            p: Tensor | None = None
-            if statistics:
-                p = log_p.exp()
-                for stat, name in zip(stats, statistics, strict=True):
-                    stat[part] = STATISTICS[name](log_p, p, targets[part])
+            p = log_p.exp() if statistics else None
+            for stat, name in zip(stats, statistics, strict=True):
+                stat[part] = STATISTICS[name](log_p, cast(Tensor, p), targets[part])
             if reference_hidden is not None:
-                p = None  # made again below: beside log_q and its divergence it would be one chunk too many
+                p = None  # made again below: beside log_q it would be one chunk too many
                 log_q = head_logits(reference_hidden[part], head.weight, head.bias).log_softmax(-1)
                 for k, divergence in enumerate(divergences):
                     values[k][part], slope = _diverge(divergence, log_p, log_q, targets[part], need_grad)
@@ -219,8 +217,7 @@ class _ScoreTokens(torch.autograd.Function):
                     del slope
                 del log_q
             if need_grad:
-                # d logp / dz = onehot - p. The target's entry is the mass of the others, not 1 - p: it keeps its
-                # relative precision where the target is nearly certain, which most tokens of a good model are.
+                # d logp / dz = onehot - p; the target's entry as the mass of the others keeps its precision at p near 1.
                 slope = (log_p.exp_() if p is None else p).scatter_(1, target, 0.0)
                 others = slope.sum(-1, keepdim=True)
                 slopes[0][part] = head_gradient(slope.neg_().scatter_(1, target, others), head.weight, hidden.dtype)
