@@ -42,7 +42,12 @@ from lit_align.modules.dpo import DPOModule
 from lit_align.modules.optimizer import AdamW8bit
 from lit_align.modules.schedule import CosineSchedule
 from lit_align.modules.sft import SFTModule
-from lit_align.modules.startup import refuse_absent_devices, refuse_precision, refuse_trainer_settings
+from lit_align.modules.startup import (
+    refuse_absent_devices,
+    refuse_other_data,
+    refuse_precision,
+    refuse_trainer_settings,
+)
 
 # Imported so that configurations may use short names: of these and of all classes that their files define.
 SHORT_NAMES = (
@@ -122,6 +127,7 @@ class AlignCLI(LightningCLI):
             refuse_absent_devices(trainer.accelerator, trainer.devices)
             super().instantiate_classes()
             refuse_trainer_settings(self.trainer)
+            refuse_other_data(self.model, self.datamodule)
         except (ValueError, MisconfigurationException) as error:
             raise RefusedSettingsError(refusal(error)) from error
 

@@ -253,6 +253,19 @@ def test_prompts_that_are_too_long_are_answered_with_their_own_lengths_and_limit
     assert "overlong: cut`" not in shown
 
 
+@pytest.mark.parametrize(("model", "data"), [("SFTModule", "PreferenceDataModule"), ("DPOModule", "SFTDataModule")])
+def test_data_of_another_objective_are_refused(model: str, data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("d.jsonl").write_bytes(_lines({"prompt": "a", "chosen": "b", "rejected": "c", "completion": "b"}))
+    source = {"SFTDataModule": "PromptCompletionFile", "PreferenceDataModule": "PreferenceFile"}[data]
+    words = ["--model", model, "--data", data, f"--data.sources+={source}", "--data.sources.path=d.jsonl"]
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", *words, "--trainer.max_steps=1", "--trainer.accelerator=cpu"])
+    told = _told(capsys)
+    assert f"`data` {data} holds" in told
+    assert "DPOModule with PreferenceDataModule" in told
+    assert not Path("lightning_logs").exists()
+
+
 def test_a_limit_that_drops_most_rows_stops_with_a_line_for_each_range_of_lengths(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -48,6 +48,8 @@ class PreferenceDataModule(WindowDataModule):
             token budget.
     """
 
+    holds = "pairs"
+
     def __init__(
         self,
         base: str = "tiny-qwen3",

@@ -45,6 +45,8 @@ class SFTDataModule(WindowDataModule):
             the token budget.
     """
 
+    holds = "conversations"
+
     def __init__(
         self,
         base: str = "tiny-qwen3",

@@ -7,7 +7,7 @@ import signal
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L  # noqa: N812  the name that its users know
 import numpy as np
@@ -36,9 +36,14 @@ class WindowDataModule(L.LightningDataModule, ABC):
         token_budget: Tokens a forest (one forward and backward pass), > 0.
         workers: Processes that build forests ahead, >= 0.
 
+    Attributes:
+        holds: What the examples are, ``conversations`` or ``pairs``; a model trains on one of them.
+
     Raises:
         ValueError: A value is out of its range.
     """
+
+    holds: ClassVar[str]
 
     def __init__(self, token_budget: int, workers: int) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ from lit_align.modules.resume import (
     rng_state,
 )
 from lit_align.modules.schedule import CosineSchedule, Schedule
-from lit_align.modules.startup import check_start, peak_memory_gb, refuse_trainer_settings
+from lit_align.modules.startup import check_start, peak_memory_gb, refuse_other_data, refuse_trainer_settings
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +93,10 @@ class AlignModule(Objective):
     # ------------------------------------------------------------------ set-up
 
     def setup(self, stage: str) -> None:
-        """Refuse settings of the trainer that a window cannot honour."""
+        """Refuse settings of the trainer that a window cannot honour, and data of another objective."""
         del stage
         refuse_trainer_settings(self.trainer)
+        refuse_other_data(self, self._data)
 
     def configure_model(self) -> None:
         """Load the base and add the adapter, once."""

@@ -68,6 +68,8 @@ class DPOModule(AlignModule):
         ValueError: `max_grad_norm` is negative; or the loss couples pairs and the adapter has dropout.
     """
 
+    trains_on = "pairs"
+
     def __init__(
         self,
         base: str = "tiny-qwen3",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import lightning as L  # noqa: N812  the name that its users know
 from torch import Tensor
@@ -18,6 +18,7 @@ class WindowData(Protocol):
     """What the module asks of the data module."""
 
     windows_per_epoch: int
+    holds: str
 
     def identity(self) -> Identity:
         """Everything of the data that a resumed run must share, as text by key."""
@@ -34,7 +35,13 @@ ForestLoss = Callable[[], tuple[Tensor, Tensor]]
 
 
 class Objective(L.LightningModule, ABC):
-    """Sums and counts of a loss: everything in which SFT and DPO differ."""
+    """Sums and counts of a loss: everything in which SFT and DPO differ.
+
+    Attributes:
+        trains_on: What the examples of its forests are, ``conversations`` or ``pairs``.
+    """
+
+    trains_on: ClassVar[str]
 
     @abstractmethod
     def counts(self, window: Window) -> Tensor:

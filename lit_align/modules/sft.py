@@ -45,6 +45,8 @@ class SFTModule(AlignModule):
         ValueError: `max_grad_norm` is negative.
     """
 
+    trains_on = "conversations"
+
     def __init__(
         self,
         base: str = "tiny-qwen3",

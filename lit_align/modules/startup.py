@@ -121,6 +121,24 @@ def refuse_trainer_settings(trainer: Trainer) -> None:
         )
 
 
+def refuse_other_data(module: Any, data: Any) -> None:
+    """Refuse data whose examples are not what the objective trains on.
+
+    Args:
+        module: The module; one that does not say what it trains on takes anything.
+        data: The data module.
+
+    Raises:
+        ValueError: Names both and what goes with what.
+    """
+    wanted, held = getattr(module, "trains_on", None), getattr(data, "holds", None)
+    if wanted is not None and held != wanted:
+        raise ValueError(
+            f"`data` {type(data).__name__} holds {held or 'no windows'}, but `model` {type(module).__name__} trains on "
+            f"{wanted}; SFTModule goes with SFTDataModule, DPOModule with PreferenceDataModule"
+        )
+
+
 def check_start(module: AlignModule, probe: TokenForest, largest: TokenForest, fresh: bool) -> None:
     """Hold the start of a run against what its mathematics assumes.
 

@@ -217,7 +217,7 @@ class _ScoreTokens(torch.autograd.Function):
                     del slope
                 del log_q
             if need_grad:
-                # d logp / dz = onehot - p; the target's entry as the mass of the others keeps its precision at p near 1.
+                # d logp / dz = onehot - p; the target's entry as the mass of the others keeps precision at p near 1.
                 slope = (log_p.exp_() if p is None else p).scatter_(1, target, 0.0)
                 others = slope.sum(-1, keepdim=True)
                 slopes[0][part] = head_gradient(slope.neg_().scatter_(1, target, others), head.weight, hidden.dtype)

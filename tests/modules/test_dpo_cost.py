@@ -1,0 +1,95 @@
+"""What a window of pairs costs, in counted products: shared tokens once, the head at answers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+
+import pytest
+import torch
+from test_sft_cost import RANK, Formula, flops, path
+
+from lit_align.forest import TokenForest, TokenPath, Window
+from lit_align.losses.preference import AOTLoss, PreferenceLoss, SigmoidLoss, SimPOLoss
+from lit_align.models.loading import LoRA, Weights
+from lit_align.modules.dpo import DPOModule
+
+CONTEXT, QUESTION, ANSWER = 60, 4, 2
+
+
+def module_of(base: str, loss: PreferenceLoss) -> DPOModule:
+    module = DPOModule(base, Weights(dtype="float32"), LoRA(rank=RANK, alpha=8), loss=loss)
+    module.configure_model()
+    data = SimpleNamespace(source_names=("",), windows_per_epoch=1)
+    module.trainer = SimpleNamespace(datamodule=data, world_size=1, global_rank=0)  # type: ignore[assignment]
+    return module.train()
+
+
+def table(number: int) -> list[list[TokenPath]]:
+    """Six questions about one table, each with two answers."""
+    context = [3 + token % 50 for token in range(CONTEXT)]
+    pairs = []
+    for question in range(6):
+        prompt = [*context, *([7 + question] * QUESTION)]
+        answers = ([20 + question] * ANSWER, [40 + question] * ANSWER)
+        pairs.append([path(prompt, answer, f"{number} {question} {side}") for side, answer in enumerate(answers)])
+    return pairs
+
+
+def cost(module: DPOModule, *forests: Sequence[Sequence[TokenPath]]) -> int:
+    built = tuple(TokenForest.build(groups) for groups in forests)
+    counts = module.counts(Window(built, 0, ()))
+
+    def run() -> None:
+        for forest_loss in module.window_losses(built, counts, 0):
+            torch.autograd.backward(forest_loss()[0])
+
+    return flops(run)
+
+
+def whole(pairs: list[list[TokenPath]]) -> list[list[TokenPath]]:
+    return [[one for pair in pairs for one in pair]]
+
+
+def alone(pairs: list[list[TokenPath]]) -> list[list[TokenPath]]:
+    return [[one] for pair in pairs for one in pair]
+
+
+@pytest.fixture
+def sigmoid(random_qwen3: str) -> DPOModule:
+    return module_of(random_qwen3, SigmoidLoss())
+
+
+def test_answers_alone_cost_what_the_closed_formula_says(sigmoid: DPOModule) -> None:
+    length = CONTEXT + QUESTION + ANSWER
+    rows, pairs, targets = 12 * length, 12 * length**2, 12 * ANSWER
+    expected = Formula().plain(rows, pairs, targets) + Formula().forward(rows, pairs, 0) + Formula().head(targets)
+    assert cost(sigmoid, alone(table(0))) == expected
+
+
+@pytest.mark.parametrize(
+    ("share", "most"),
+    [(lambda pairs: pairs, 0.56), (whole, 0.21)],
+    ids=["a prompt shared by two answers", "a table shared by six questions"],
+)
+def test_sharing_saves_what_is_shared(
+    share: Callable[[list[list[TokenPath]]], list[list[TokenPath]]], most: float, sigmoid: DPOModule
+) -> None:
+    ratio = cost(sigmoid, share(table(0))) / cost(sigmoid, alone(table(0)))
+    assert ratio < most
+
+
+def test_a_loss_without_reference_costs_a_pass_less(random_qwen3: str, sigmoid: DPOModule) -> None:
+    forest = whole(table(0))
+    with_reference, without = cost(sigmoid, forest), cost(module_of(random_qwen3, SimPOLoss()), forest)
+    assert 0.6 < without / with_reference < 0.75
+
+
+def test_coupled_pairs_cost_a_forward_of_the_policy_more_and_none_in_one_forest(
+    random_qwen3: str, sigmoid: DPOModule
+) -> None:
+    coupled = module_of(random_qwen3, AOTLoss())
+    one = whole(table(0))
+    assert cost(coupled, one) == cost(sigmoid, one)
+    two = (whole(table(0)[:3]), whole(table(0)[3:]))
+    assert 1.25 < cost(coupled, *two) / cost(sigmoid, *two) < 1.5
