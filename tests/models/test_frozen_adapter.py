@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import save_random_model
+from random_models import save_random_model
 from torch import Tensor
 
 from lit_align.checkpoint import write_adapter
