@@ -163,7 +163,7 @@ def trl_step(trl: TRL, base: str) -> Step:
 
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    from tests.conftest import save_random_model
+    from random_models import save_random_model
 
     base = save_random_model(Path(tmp_path_factory.mktemp("base")), "qwen3", vocab_size=61)
     found: dict[str, Step] = {}
