@@ -7,7 +7,8 @@ plainly causal; it runs everywhere. ``flex`` hands the same rule to FlexAttentio
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -177,25 +178,29 @@ def forest_attention(
         return attended.transpose(1, 2).contiguous(), None
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    parts = []
-    for call in forest_plan:
-        start, end = call.queries
-        parts.append(
-            F.scaled_dot_product_attention(
-                query[:, :, start:end],
-                _rows(key, call.keys),
-                _rows(value, call.keys),
-                attn_mask=call.mask,
-                dropout_p=dropout,
-                is_causal=call.mask is None,
-                scale=scaling,
-            )
+    # Cut once at all bounds: the backward of a cut is one concatenation, that of each slice a tensor of all rows.
+    bounds = sorted({0, key.shape[2], *(row for call in forest_plan for run in call.keys for row in run)})
+    sizes = [end - start for start, end in itertools.pairwise(bounds)]
+    place = {bound: index for index, bound in enumerate(bounds)}
+    keys, values = torch.split(key, sizes, dim=2), torch.split(value, sizes, dim=2)
+    queries = torch.split(query, [call.queries[1] - call.queries[0] for call in forest_plan], dim=2)
+    parts = [
+        F.scaled_dot_product_attention(
+            rows,
+            _joined(keys, call.keys, place),
+            _joined(values, call.keys, place),
+            attn_mask=call.mask,
+            dropout_p=dropout,
+            is_causal=call.mask is None,
+            scale=scaling,
         )
+        for rows, call in zip(queries, forest_plan, strict=True)
+    ]
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
 
 
-def _rows(tensor: Tensor, runs: tuple[tuple[int, int], ...]) -> Tensor:
-    parts = [tensor[:, :, a:b] for a, b in runs]
+def _joined(pieces: Sequence[Tensor], runs: tuple[tuple[int, int], ...], place: Mapping[int, int]) -> Tensor:
+    parts = [piece for start, end in runs for piece in pieces[place[start] : place[end]]]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
