@@ -52,7 +52,7 @@ def test_an_overlay_changes_its_base(path: Path, monkeypatch: pytest.MonkeyPatch
     assert {**changed, "config": None} != {**plain, "config": None}
 
 
-FOR_ALL = {"bf16", "fp32", "csv-only", "debug"}  # the others change what only supervised fine-tuning has
+FOR_ALL = {"bf16", "fp32", "csv-only", "debug", "recipe-512"}  # the others change what only supervised fine-tuning has
 
 
 @pytest.mark.slow
