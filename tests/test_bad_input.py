@@ -341,7 +341,10 @@ def test_devices_that_are_there_or_not_of_cuda_are_accepted(
     accelerator: str, devices: object, there: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _plant_devices(monkeypatch, there, "13.0", None)
-    refuse_absent_devices(accelerator, devices)
+    try:
+        refuse_absent_devices(accelerator, devices)
+    except ValueError as refusal:
+        pytest.fail(f"{accelerator}, {devices}, {there} there: {refusal}")
 
 
 def _plant_devices(monkeypatch: pytest.MonkeyPatch, there: int, build: str | None, visible: str | None) -> None:

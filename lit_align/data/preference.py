@@ -113,11 +113,11 @@ class PreferenceDataModule(WindowDataModule):
         tokenising = PairTokenising(self.chat, self.lengths, self.window, self.token_budget, self.bad_rows, part)
         return tokenising.trees(pairs)
 
-    @cached_property
+    @property
     def _plan(self) -> GroupPlan:
         return GroupPlan(_counts(self._trained), self.window, self.seed)
 
-    @cached_property
+    @property
     def _validation_plan(self) -> GroupPlan:
         return GroupPlan(_counts(self._validation), self.window, 0)
 

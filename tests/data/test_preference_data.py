@@ -144,6 +144,13 @@ def test_the_log_says_how_many_pairs_a_window_holds(caplog: pytest.LogCaptureFix
     assert "training: 72 pairs in 12 groups; 4 windows an epoch, of 18 to 18 pairs (asked for: 16)" in caplog.messages
 
 
+def test_asking_for_the_windows_before_the_data_are_read_changes_nothing() -> None:
+    data = PreferenceDataModule(sources=[Tables()], window=16)
+    assert data.windows_per_epoch == 1
+    data.setup("fit")
+    assert data.windows_per_epoch == some_data().windows_per_epoch == 4
+
+
 def test_another_seed_is_another_order_and_a_resumed_loader_goes_on_where_the_run_stands() -> None:
     first = [window.examples for window in windows(some_data())]
     assert [window.examples for window in windows(some_data(seed=1))] != first
