@@ -37,6 +37,7 @@ from lit_align.data.sources.tat_qa.source import TATQA
 from lit_align.data.sources.tat_qa.symmetric import SymmetricNegatives
 from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.evals.pair_accuracy import PairAccuracyBenchmark
+from lit_align.evals.tat_qa import TATQABenchmark
 from lit_align.losses.anchor import ReverseKL
 from lit_align.losses.preference import PreferenceLoss
 from lit_align.modules.dpo import DPOModule
@@ -54,7 +55,7 @@ from lit_align.modules.startup import (
 SHORT_NAMES = (
     AdamW8bit, BenchmarkEvaluation, CosineSchedule, DPOModule, ExactMatchBenchmark, MessagesFile, PairAccuracyBenchmark,
     PreferenceDataModule, PreferenceFile, PreferenceLoss, PromptCompletionFile, ReverseKL, SFTDataModule, SFTModule,
-    SymmetricNegatives, TableSkills, TATQA, TWix,
+    SymmetricNegatives, TableSkills, TATQA, TATQABenchmark, TWix,
 )  # fmt: skip
 
 

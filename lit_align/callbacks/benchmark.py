@@ -47,8 +47,8 @@ class BenchmarkEvaluation(pl.Callback):
         benchmarks: What to run; names are unique.
 
     Raises:
-        ValueError: No benchmark, or two of one name; at the start of a resumed fit: the benchmarks are not those of
-            the checkpoint.
+        ValueError: No benchmark, or two of one name; at the start: a benchmark has items that training sees; at the
+            start of a resumed fit: the benchmarks are not those of the checkpoint.
         TypeError: The module has no ``policy`` or the data module no ``chat`` (at the start of fit or validate).
 
     Example:
@@ -73,6 +73,7 @@ class BenchmarkEvaluation(pl.Callback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the policy that the run starts from, or take over the measurement of the run that is resumed."""
+        self._refuse_trained_items(trainer)
         if trainer.global_step > 0:
             self._check_resumed(trainer)
             # Every rank takes this way, since `_record` talks to the others; the results are those of rank 0.
@@ -100,6 +101,7 @@ class BenchmarkEvaluation(pl.Callback):
         """Measure once in ``trainer.validate``; the validation loop inside of a fit is none of our concern."""
         if trainer.state.fn != TrainerFn.VALIDATING:
             return
+        self._refuse_trained_items(trainer)
         results = self._measure(trainer, "validate")
         self._record(trainer, "validate", trainer.global_step, results)
         if trainer.is_global_zero:
@@ -129,6 +131,18 @@ class BenchmarkEvaluation(pl.Callback):
         }
         self._baseline_step = state_dict["step"]
         self._baseline_conditions = state_dict["conditions"]
+
+    def _refuse_trained_items(self, trainer: pl.Trainer) -> None:
+        """Refuse items of groups that are on the training side of the data's split."""
+        data = getattr(trainer, "datamodule", None)
+        trained: frozenset[str] = getattr(data, "trained_groups", frozenset())
+        for benchmark in self.benchmarks:
+            if both := sorted(trained & benchmark.groups()):
+                split = ", ".join(f"`{key}` = {getattr(data, key, None)}" for key in ("val_fraction", "split_seed"))
+                raise ValueError(
+                    f"benchmark {benchmark.name!r}: training sees {len(both)} of its groups, such as {both[0]!r}; "
+                    f"give it the split of the data ({split}), or other items"
+                )
 
     def _check_resumed(self, trainer: pl.Trainer) -> None:
         """Refuse to compare with a baseline that was measured otherwise, or was not measured."""

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from lit_align.types import Conversation, Message
+from lit_align.types import Conversation, Message, PreferencePair
 
 T = TypeVar("T")
 
@@ -79,6 +79,15 @@ def split(
     for conversation in conversations:
         (val if is_held_out(content_hash(conversation), val_fraction, seed) else train).append(conversation)
     return train, val
+
+
+def group_of(pair: PreferencePair) -> str:
+    """Name what the split never parts: the group of a pair, or the prompt of one that stands alone.
+
+    Args:
+        pair: Any pair.
+    """
+    return pair.group or messages_hash(pair.prompt)
 
 
 def is_held_out(name: str, val_fraction: float, seed: int) -> bool:

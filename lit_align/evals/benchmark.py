@@ -77,6 +77,13 @@ class Benchmark(ABC):
     def conditions(self) -> dict[str, str | int]:
         """Everything that must be the same before and after: a fingerprint of the items, and the settings."""
 
+    def groups(self) -> frozenset[str]:
+        """Groups of the training data's split that the items are of; training may see none of them.
+
+        Empty for items that no training data holds.
+        """
+        return frozenset()
+
     @abstractmethod
     def run(self, policy: Policy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:
         """Measure the model on every item.

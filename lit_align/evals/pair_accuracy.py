@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths, prompt_size
-from lit_align.data.mixture import first_held_out, is_held_out, messages_hash
+from lit_align.data.mixture import first_held_out, group_of, is_held_out
 from lit_align.data.pair_tokenising import PairTokenising
 from lit_align.data.tokenising import BadRows
 from lit_align.evals.benchmark import SHARE, Benchmark, Bounds, ItemResult
@@ -109,6 +109,10 @@ class PairAccuracyBenchmark(Benchmark):
             "bad_rows": self.bad_rows,
         }
 
+    def groups(self) -> frozenset[str]:
+        """See :meth:`Benchmark.groups`."""
+        return frozenset(group_of(pair) for pair in self._pairs.values())
+
     @torch.no_grad()
     def run(self, policy: Policy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:
         """Score every pair; see :meth:`Benchmark.run`."""
@@ -139,7 +143,7 @@ class PairAccuracyBenchmark(Benchmark):
         prompt = path.tokens[: prompt_size(path)].tolist()
         return ItemResult(
             id=pair.id,
-            cluster=_group(pair),
+            cluster=group_of(pair),
             skill=pair.source,
             prompt=str(chat.tokenizer.decode(prompt, skip_special_tokens=False)),
             answer=pair.chosen if scores["accuracy"] >= 0.5 else pair.rejected,
@@ -159,19 +163,14 @@ class PairAccuracyBenchmark(Benchmark):
                 "holds out no pair; raise it, or set it to 1 for a source that training does not see"
             )
         if self.limit is not None:
-            kept = first_held_out([_group(pair) for pair in found], self.limit, self.split_seed)
-            found = [pair for pair in found if _group(pair) in kept]
+            kept = first_held_out([group_of(pair) for pair in found], self.limit, self.split_seed)
+            found = [pair for pair in found if group_of(pair) in kept]
         pairs: dict[str, PreferencePair] = {}
         for pair in found:
             if pair.id in pairs:
                 raise ValueError(f"benchmark {self.name!r} has two pairs with the id {pair.id!r}")
             pairs[pair.id] = pair
         return pairs
-
-
-def _group(pair: PreferencePair) -> str:
-    # The name by which sources ask for the side of a pair that stands alone.
-    return pair.group or messages_hash(pair.prompt)
 
 
 @torch.no_grad()

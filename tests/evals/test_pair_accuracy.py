@@ -14,9 +14,8 @@ from torch import Tensor
 
 from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths
-from lit_align.data.mixture import is_held_out
+from lit_align.data.mixture import group_of, is_held_out
 from lit_align.data.preference import PreferenceDataModule
-from lit_align.evals import pair_accuracy
 from lit_align.evals.benchmark import ItemResult, check_scores
 from lit_align.evals.pair_accuracy import PairAccuracyBenchmark, pair_scores
 from lit_align.forest import TokenClass, TokenForest, TokenPath
@@ -50,7 +49,7 @@ class Tables(PairSource):
         lone = [
             PreferencePair((Message("user", f"{i}?"),), "yes", "no", f"lone {i}", "lone") for i in range(self.alone)
         ]
-        return pairs + [pair for pair in lone if keep(pair_accuracy.messages_hash(pair.prompt))]
+        return pairs + [pair for pair in lone if keep(group_of(pair))]
 
 
 def everything(group: str) -> bool:
