@@ -41,9 +41,9 @@ class TATQABenchmark(Benchmark):
 
     The measures are ``exact_match`` and ``f1`` of answer and scale together, ``scale`` of the scale alone,
     ``legacy_accuracy`` by the lenient rule of the recipe (generous: see
-    :func:`~lit_align.metrics.tat_qa.is_leniently_right`), and ``unparsed``: 1 where nothing can be read, which is wrong
-    by all others but the lenient rule, which reads the text itself. ``skill`` is the type of the answer; the questions
-    of a table are one cluster.
+    :func:`~lit_align.metrics.tat_qa.is_leniently_right`; a derivation is not read), and ``unparsed``: 1 where no answer
+    can be read, which is wrong by the others. ``skill`` is the type of the answer; the questions of a table are one
+    cluster.
 
     The prompts are those of training as long as template, answer format and split are, so a run on the tables that
     training sees is refused by ``BenchmarkEvaluation``.
@@ -147,7 +147,9 @@ class TATQABenchmark(Benchmark):
     def _result(self, one: _Asked, prompt: list[int], completion: Completion, chat: ChatFormat) -> ItemResult:
         answer = str(chat.tokenizer.decode(list(completion.tokens), skip_special_tokens=False))
         items, scale = parse(answer)
-        scores = score_answer(TATQAPrediction(items, scale, answer), gold_of(one.question))
+        # For the lenient rule, which takes the first number of a text: all but a derivation.
+        told = "\n".join([*items, scale])
+        scores = score_answer(TATQAPrediction(items, scale, told), gold_of(one.question))
         return ItemResult(
             id=one.question.uid,
             cluster=one.context.uid,

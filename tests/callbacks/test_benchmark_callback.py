@@ -419,6 +419,34 @@ def test_several_measures_are_logged_told_and_kept_in_checkpoints(tmp_path: Path
     assert "nats" in (Path(second.log_dir) / "benchmarks.md").read_text(encoding="utf-8")
 
 
+@dataclass(frozen=True)
+class Grouped(Asked):
+    """Items of two groups of the data."""
+
+    def groups(self) -> frozenset[str]:
+        return frozenset({"table 1", "table 2"})
+
+
+@pytest.mark.parametrize("run", ["fit", "validate"])
+def test_items_that_training_sees_are_refused_before_anything_is_measured(
+    tmp_path: Path, random_qwen3: str, run: str
+) -> None:
+    class Split(Data):
+        trained_groups = frozenset({"table 2", "table 3"})
+        val_fraction, split_seed = 0.1, 7
+
+    benchmark = Grouped()
+    trainer = trainer_for(tmp_path, [BenchmarkEvaluation([Asked(name="none of them"), benchmark])])
+    message = r"'new skill': training sees 1 of its groups, such as 'table 2'; .*`val_fraction` = 0.1, `split_seed` = 7"
+    with pytest.raises(ValueError, match=message):
+        getattr(trainer, run)(Module(random_qwen3), Split())
+    assert benchmark.calls == []
+
+    Split.trained_groups = frozenset({"table 3"})
+    trainer_for(tmp_path, [BenchmarkEvaluation([benchmark])], max_steps=1).fit(Module(random_qwen3), Split())
+    assert len(benchmark.calls) == 2
+
+
 def test_benchmarks_must_be_some_and_differ_in_name() -> None:
     with pytest.raises(ValueError, match="must not be empty"):
         BenchmarkEvaluation([])
