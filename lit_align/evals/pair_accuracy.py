@@ -203,8 +203,7 @@ def pair_scores(policy: Policy, forest: TokenForest) -> dict[str, Tensor]:
         "displacement/chosen": (log_ratios[:, 0] < 0).double(),
         "logps/chosen": logps[:, 0],
         "logps/rejected": logps[:, 1],
-        # Next to equality single terms are rounding, of either sign; a divergence is none below zero.
-        "kl": (by_answer(own.divergences[0]) / lengths)[:, 0].clamp(min=0),
+        "kl": (by_answer(own.divergences[0]) / lengths)[:, 0],
     }
 
 
