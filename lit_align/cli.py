@@ -36,6 +36,8 @@ from lit_align.data.sources.table_skills import TableSkills
 from lit_align.data.sources.tat_qa.source import TATQA
 from lit_align.data.sources.tat_qa.symmetric import SymmetricNegatives
 from lit_align.evals.exact_match import ExactMatchBenchmark
+from lit_align.evals.pair_accuracy import PairAccuracyBenchmark
+from lit_align.evals.tat_qa import TATQABenchmark
 from lit_align.losses.anchor import ReverseKL
 from lit_align.losses.preference import PreferenceLoss
 from lit_align.modules.dpo import DPOModule
@@ -51,9 +53,9 @@ from lit_align.modules.startup import (
 
 # Imported so that configurations may use short names: of these and of all classes that their files define.
 SHORT_NAMES = (
-    AdamW8bit, BenchmarkEvaluation, CosineSchedule, DPOModule, ExactMatchBenchmark, MessagesFile, PreferenceDataModule,
-    PreferenceFile, PreferenceLoss, PromptCompletionFile, ReverseKL, SFTDataModule, SFTModule, SymmetricNegatives,
-    TableSkills, TATQA, TWix,
+    AdamW8bit, BenchmarkEvaluation, CosineSchedule, DPOModule, ExactMatchBenchmark, MessagesFile, PairAccuracyBenchmark,
+    PreferenceDataModule, PreferenceFile, PreferenceLoss, PromptCompletionFile, ReverseKL, SFTDataModule, SFTModule,
+    SymmetricNegatives, TableSkills, TATQA, TATQABenchmark, TWix,
 )  # fmt: skip
 
 

@@ -126,7 +126,7 @@ class PairSource(ABC):
 
         Args:
             keep: Whether a group belongs to the side that is asked for; the group is named as in the pairs. A pair
-                without a group is asked for by its prompt (:func:`lit_align.data.mixture.messages_hash`).
+                without a group is asked for by its prompt (:func:`lit_align.data.mixture.group_of`).
 
         Raises:
             ValueError: A row breaks a rule; the message names file, row, key, rule and value.

@@ -52,6 +52,36 @@ def test_an_overlay_changes_its_base(path: Path, monkeypatch: pytest.MonkeyPatch
     assert {**changed, "config": None} != {**plain, "config": None}
 
 
+def _found(config: Any, class_name: str) -> list[dict[str, Any]]:
+    """Arguments of all objects of a class, at any depth of a file."""
+    if isinstance(config, list):
+        return [one for part in config for one in _found(part, class_name)]
+    if not isinstance(config, dict):
+        return []
+    own = [config.get("init_args", {})] if config.get("class_path") == class_name else []
+    return own + [one for part in config.values() for one in _found(part, class_name)]
+
+
+@every_config
+def test_benchmarks_on_held_out_tables_are_asked_as_training_is(path: Path) -> None:
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    data = config.get("data", {}).get("init_args", {})
+    callbacks = config.get("trainer", {}).get("callbacks", [])
+    pairs, asked = _found(callbacks, "PairAccuracyBenchmark"), _found(callbacks, "TATQABenchmark")
+    for benchmark in [*pairs, *asked]:
+        for key in ("val_fraction", "split_seed"):
+            assert benchmark.get(key) == data.get(key)
+    for benchmark in pairs:
+        assert [benchmark["source"]] == data["sources"]
+        assert benchmark.get("lengths") == data.get("lengths")
+    for benchmark in asked:
+        source = data["sources"][0]["init_args"]
+        for key in ("path", "hub_file", "prompt", "answer", "group"):
+            assert benchmark.get(key) == source.get(key)
+        lengths = data["lengths"]
+        assert benchmark["max_prompt_length"] == lengths.get("max_prompt_length", lengths["max_length"])
+
+
 FOR_ALL = {"bf16", "fp32", "csv-only", "debug", "recipe-512"}  # the others change what only supervised fine-tuning has
 
 

@@ -148,12 +148,12 @@ def run_once(setting: Setting, seed: int) -> Record:
         _trainer(setting.steps).fit(module, datamodule=data)
         chat = data.chat
     module.eval()
-    new, old = (benchmark.run(module.policy.causal_lm, chat) for benchmark in benchmarks_of(setting.items))
+    new, old = (benchmark.run(module.policy, chat) for benchmark in benchmarks_of(setting.items))
     return {
         **identity(setting, seed),
         "new": _bits(new),
         "old": _bits(old),
-        "cap_hit": sum(item.hit_cap for item in [*new, *old]) / len([*new, *old]),
+        "cap_hit": sum(bool(item.hit_cap) for item in [*new, *old]) / len([*new, *old]),
         "wall_s": round(time.perf_counter() - wall, 2),
         "cpu_s": round(time.process_time() - cpu, 2),
         "environment": environment(),
@@ -201,4 +201,4 @@ def _trainer(steps: int) -> L.Trainer:
 
 
 def _bits(results: Sequence[ItemResult]) -> str:
-    return "".join("1" if item.score else "0" for item in results)
+    return "".join("1" if item.scores["exact_match"] else "0" for item in results)

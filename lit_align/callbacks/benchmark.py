@@ -7,24 +7,21 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
-from lit_align.evals.benchmark import Benchmark, ItemResult, PromptRenderer
-from lit_align.evals.generate import CausalLM, preserved_rng
+from lit_align.data.chat import ChatFormat
+from lit_align.evals.benchmark import Benchmark, ItemResult, check_scores
+from lit_align.evals.generate import preserved_rng
 from lit_align.evals.report import comparison_table, means, score_table
+from lit_align.models.policy import Policy
 
 Phase = Literal["before", "after", "validate"]
 
 _SAMPLES = 5  # texts a phase and benchmark in TensorBoard; benchmarks.jsonl has all of them
-
-
-class _Policy(Protocol):
-    @property
-    def causal_lm(self) -> CausalLM: ...
 
 
 class BenchmarkEvaluation(pl.Callback):
@@ -35,11 +32,12 @@ class BenchmarkEvaluation(pl.Callback):
     second measurement and no table. Checkpoints hold the first measurement, so that a resumed fit compares with the
     start of the run, not with the policy that it resumes from. ``trainer.validate`` measures once.
 
-    Training is bit for bit the same with and without this callback. Global rank 0 generates, the other ranks wait,
+    Training is bit for bit the same with and without this callback. Global rank 0 measures, the other ranks wait,
     so the timeout of the process group must exceed the time that the benchmarks take.
 
     The folder of the run receives ``benchmarks.jsonl`` (a line an item and phase) and ``benchmarks.md`` (the table);
-    loggers receive ``val/benchmark/<name>`` and ``val/benchmark/<name>/<skill>``, TensorBoard a few answers too.
+    loggers receive ``val/benchmark/<name>`` and ``val/benchmark/<name>/<skill>`` (with the measure after the name where
+    a benchmark has several), TensorBoard a few answers too.
 
     Note:
         A callback that changes the weights when training ends, such as one that restores the best ones, must come
@@ -49,8 +47,8 @@ class BenchmarkEvaluation(pl.Callback):
         benchmarks: What to run; names are unique.
 
     Raises:
-        ValueError: No benchmark, or two of one name; at the start of a resumed fit: the benchmarks are not those of
-            the checkpoint.
+        ValueError: No benchmark, or two of one name; at the start: a benchmark has items that training sees; at the
+            start of a resumed fit: the benchmarks are not those of the checkpoint.
         TypeError: The module has no ``policy`` or the data module no ``chat`` (at the start of fit or validate).
 
     Example:
@@ -66,6 +64,7 @@ class BenchmarkEvaluation(pl.Callback):
         if len(set(names)) < len(names):
             raise ValueError(f"BenchmarkEvaluation: names of benchmarks must be unique, got {names}")
         self.benchmarks = benchmarks
+        self._measures = {benchmark.name: benchmark.measures for benchmark in benchmarks}
         self._baseline: dict[str, list[ItemResult]] | None = None
         self._baseline_step = 0
         self._baseline_conditions: dict[str, dict[str, str | int]] = {}
@@ -74,6 +73,7 @@ class BenchmarkEvaluation(pl.Callback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the policy that the run starts from, or take over the measurement of the run that is resumed."""
+        self._refuse_trained_items(trainer)
         if trainer.global_step > 0:
             self._check_resumed(trainer)
             # Every rank takes this way, since `_record` talks to the others; the results are those of rank 0.
@@ -93,7 +93,7 @@ class BenchmarkEvaluation(pl.Callback):
         results = self._measure(trainer, "after")
         self._record(trainer, "after", trainer.global_step, results)
         if trainer.is_global_zero and self._baseline is not None:
-            self._table = comparison_table(self._baseline, results)
+            self._table = comparison_table(self._baseline, results, self._measures)
         self._write_table(trainer)
 
     @override
@@ -101,10 +101,11 @@ class BenchmarkEvaluation(pl.Callback):
         """Measure once in ``trainer.validate``; the validation loop inside of a fit is none of our concern."""
         if trainer.state.fn != TrainerFn.VALIDATING:
             return
+        self._refuse_trained_items(trainer)
         results = self._measure(trainer, "validate")
         self._record(trainer, "validate", trainer.global_step, results)
         if trainer.is_global_zero:
-            self._table = score_table(results)
+            self._table = score_table(results, self._measures)
         self._write_table(trainer)
 
     @override
@@ -130,6 +131,18 @@ class BenchmarkEvaluation(pl.Callback):
         }
         self._baseline_step = state_dict["step"]
         self._baseline_conditions = state_dict["conditions"]
+
+    def _refuse_trained_items(self, trainer: pl.Trainer) -> None:
+        """Refuse items of groups that are on the training side of the data's split."""
+        data = getattr(trainer, "datamodule", None)
+        trained: frozenset[str] = getattr(data, "trained_groups", frozenset())
+        for benchmark in self.benchmarks:
+            if both := sorted(trained & benchmark.groups()):
+                split = ", ".join(f"`{key}` = {getattr(data, key, None)}" for key in ("val_fraction", "split_seed"))
+                raise ValueError(
+                    f"benchmark {benchmark.name!r}: training sees {len(both)} of its groups, such as {both[0]!r}; "
+                    f"give it the split of the data ({split}), or other items"
+                )
 
     def _check_resumed(self, trainer: pl.Trainer) -> None:
         """Refuse to compare with a baseline that was measured otherwise, or was not measured."""
@@ -163,7 +176,8 @@ class BenchmarkEvaluation(pl.Callback):
             with preserved_rng(), trainer.precision_plugin.forward_context():
                 for benchmark in self.benchmarks:
                     label = f"{benchmark.name} ({phase})" if shows_progress else None
-                    results[benchmark.name] = benchmark.run(policy.causal_lm, chat, progress=label)
+                    results[benchmark.name] = benchmark.run(policy, chat, progress=label)
+                    check_scores(benchmark, results[benchmark.name])
         trainer.strategy.barrier(f"benchmarks {phase}")
         return results
 
@@ -198,22 +212,22 @@ class BenchmarkEvaluation(pl.Callback):
             (folder / "benchmarks.md").write_text(self._table + "\n", encoding="utf-8")
 
 
-def _policy(trainer: pl.Trainer) -> _Policy:
+def _policy(trainer: pl.Trainer) -> Policy:
     policy = getattr(trainer.lightning_module, "policy", None)
     if not hasattr(policy, "causal_lm"):
         raise TypeError(
             f"BenchmarkEvaluation needs a LightningModule with `policy.causal_lm`; {type(trainer.lightning_module)} "
             "has none"
         )
-    return cast("_Policy", policy)
+    return cast("Policy", policy)
 
 
-def _chat(trainer: pl.Trainer) -> PromptRenderer:
+def _chat(trainer: pl.Trainer) -> ChatFormat:
     # `trainer.datamodule` exists only after a fit or validate with a data module.
     chat = getattr(getattr(trainer, "datamodule", None), "chat", None)
     if chat is None:
         raise TypeError("BenchmarkEvaluation needs a LightningDataModule with `chat`, which renders the prompts")
-    return cast("PromptRenderer", chat)
+    return cast("ChatFormat", chat)
 
 
 def _folder(trainer: pl.Trainer) -> Path | None:
@@ -241,6 +255,7 @@ def _samples(items: Sequence[ItemResult]) -> str:
     """The first items as Markdown, as code so that the texts' own markup shows as written."""
     blocks = []
     for item in items[:_SAMPLES]:
-        text = f"{item.prompt}\n--- answer (score {item.score:g}, gold {item.gold!r})\n{item.answer}"
+        scores = ", ".join(f"{measure} {score:g}" for measure, score in item.scores.items())
+        text = f"{item.prompt}\n--- answer ({scores}; gold {item.gold!r})\n{item.answer}"
         blocks.append(f"{item.id}\n\n" + "\n".join(f"    {line}" for line in text.splitlines()))
     return "\n\n".join(blocks)

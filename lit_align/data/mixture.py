@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from lit_align.types import Conversation, Message
+from lit_align.types import Conversation, Message, PreferencePair
 
 T = TypeVar("T")
 
@@ -80,21 +81,58 @@ def split(
     return train, val
 
 
+def group_of(pair: PreferencePair) -> str:
+    """Name what the split never parts: the group of a pair, or the prompt of one that stands alone.
+
+    Args:
+        pair: Any pair.
+    """
+    return pair.group or messages_hash(pair.prompt)
+
+
 def is_held_out(name: str, val_fraction: float, seed: int) -> bool:
     """Whether what has this name is on the validation side.
 
     Args:
         name: A content hash, or the name of a group that is never parted.
-        val_fraction: Expected share of the names in validation, in [0, 1).
+        val_fraction: Expected share of the names in validation, in [0, 1]; 1 holds out all.
         seed: Any integer; another seed is another division.
 
     Example:
         >>> [is_held_out("table 7", fraction, seed=0) for fraction in (0.0, 0.999)]
         [False, True]
     """
+    return _place(name, seed) < val_fraction
+
+
+def first_held_out(names: Sequence[str], limit: int, seed: int) -> set[str]:
+    """Choose some of the groups that are held out: those that a small enough ``val_fraction`` would hold out alone.
+
+    So a limited evaluation sees a random sample of the groups, not the beginning of a file.
+
+    Args:
+        names: The group of each item.
+        limit: Groups are taken until they have this many items together, or all are taken; >= 1.
+        seed: The seed of the split.
+
+    Example:
+        >>> sorted(first_held_out(["a", "a", "b", "b", "c"], limit=3, seed=0))
+        ['a', 'c']
+    """
+    sizes = Counter(names)
+    chosen: set[str] = set()
+    for name in sorted(sizes, key=lambda name: _place(name, seed)):
+        if sum(sizes[one] for one in chosen) >= limit:
+            break
+        chosen.add(name)
+    return chosen
+
+
+def _place(name: str, seed: int) -> float:
+    """Where in [0, 1) a name lies; 48 bits are exact in a float, so always below 1."""
     # Hashed (again) with the seed: the digits of a content hash itself would give every seed the same division.
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48 < val_fraction  # 48 bits are exact in a float: always below 1
+    return int.from_bytes(digest[:6], "big") / 2**48
 
 
 def shuffled(conversations: Iterable[Conversation], seed: int) -> list[Conversation]:

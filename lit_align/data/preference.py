@@ -8,7 +8,7 @@ from functools import cached_property
 
 from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths
-from lit_align.data.mixture import is_held_out
+from lit_align.data.mixture import group_of, is_held_out
 from lit_align.data.packing import GroupPlan
 from lit_align.data.pair_tokenising import PairTokenising
 from lit_align.data.tokenising import BadRows
@@ -43,6 +43,9 @@ class PreferenceDataModule(WindowDataModule):
         seed: Seed of the order.
         workers: Processes that build forests ahead.
 
+    Attributes:
+        trained_groups: Groups on the training side of the split, once the pairs are read.
+
     Raises:
         ValueError: A value is out of its range; a source's row breaks a rule; no pair is left; a pair is over the
             token budget.
@@ -76,6 +79,7 @@ class PreferenceDataModule(WindowDataModule):
         self.val_fraction, self.window, self.lengths, self.thinking = val_fraction, window, lengths, thinking
         self.bad_rows, self.split_seed, self.seed = bad_rows, split_seed, seed
         self.chat: ChatFormat
+        self.trained_groups: frozenset[str] = frozenset()
 
     def setup(self, stage: str) -> None:
         """Read, split and tokenise all pairs, once; says what was kept, cut and dropped."""
@@ -85,6 +89,7 @@ class PreferenceDataModule(WindowDataModule):
         logger.info("reading preference pairs; tokenizer of %s", self.base)
         self.chat = ChatFormat(load_tokenizer(self.base), thinking=self.thinking)
         trained = self._side(held_out=False)
+        self.trained_groups = frozenset(group_of(pair) for pair in trained)
         validation = self._side(held_out=True) if self.val_fraction else []
         if self.val_fraction and not validation:
             raise ValueError(

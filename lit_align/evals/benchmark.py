@@ -1,33 +1,26 @@
-"""What a benchmark is: something that asks a model a fixed list of questions and scores each answer."""
+"""What a benchmark is: something that measures a model on a fixed list of items, each by one or several numbers."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import ClassVar
 
-from lit_align.evals.generate import CausalLM
-from lit_align.types import Message
+from lit_align.data.chat import ChatFormat
+from lit_align.models.policy import Policy
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+Bounds = tuple[float, float]
+"""Smallest and largest value that a measure can have; infinite where there is no bound."""
 
-
-class PromptRenderer(Protocol):
-    """What a benchmark needs of the chat format: the very function that renders the training prompts."""
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer of the base model."""
-
-    def prompt_ids(self, messages: Sequence[Message], example: str = "prompt") -> list[int]:
-        """Token ids of ``messages`` followed by the opening of the assistant's turn; ``example`` is for messages."""
+SHARE: Bounds = (0.0, 1.0)
+"""Bounds of a measure that is a share, or right or wrong."""
 
 
 @dataclass(frozen=True)
 class ItemResult:
-    """One question, what the model answered, and how it scored.
+    """One item, what the model made of it, and how that scored.
 
     Attributes:
         id: The item's id, unique within its benchmark.
@@ -36,17 +29,17 @@ class ItemResult:
         prompt: The rendered prompt, exactly as the model saw it.
         answer: The model's answer.
         gold: The right answer.
-        score: Between 0 and 1.
-        hit_cap: Whether the answer was ended by the length cap.
-        new_tokens: Length of the answer in tokens, without the stop token.
+        scores: A number for each measure of the benchmark, the main one first.
+        hit_cap: Whether the answer was ended by the length cap; None where nothing was generated.
+        new_tokens: Length of the generated answer in tokens, without the stop token.
 
     Raises:
-        ValueError: The score is not between 0 and 1.
+        ValueError: There is no score, or one that is not finite.
 
     Example:
-        >>> ItemResult("a", "a", "sums", "1 + 1?", "3", "2", score=-1.0, hit_cap=False, new_tokens=1)
+        >>> ItemResult("a", "a", "sums", "1 + 1?", "3", "2", {"nats": float("nan")}, hit_cap=False, new_tokens=1)
         Traceback (most recent call last):
-        ValueError: item 'a': score must lie between 0 and 1, got -1.0
+        ValueError: item 'a': nats must be finite, got nan
     """
 
     id: str
@@ -55,42 +48,77 @@ class ItemResult:
     prompt: str
     answer: str
     gold: str
-    score: float
-    hit_cap: bool
+    scores: dict[str, float]
+    hit_cap: bool | None
     new_tokens: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.score <= 1:
-            raise ValueError(f"item {self.id!r}: score must lie between 0 and 1, got {self.score}")
+        if not self.scores:
+            raise ValueError(f"item {self.id!r}: has no score")
+        for measure, score in self.scores.items():
+            if not math.isfinite(score):
+                raise ValueError(f"item {self.id!r}: {measure} must be finite, got {score}")
         # A numpy scalar would do all the way to the checkpoint, which would then not load with weights_only=True.
-        object.__setattr__(self, "score", float(self.score))
+        object.__setattr__(self, "scores", {measure: float(score) for measure, score in self.scores.items()})
 
 
 class Benchmark(ABC):
-    """A fixed list of questions with a score for each answer; a frozen dataclass whose fields are the options.
+    """A fixed list of items with scores for each; a frozen dataclass whose fields are the options.
 
     Attributes:
         name: Names the benchmark in tables, files and log keys; unique within a run.
+        measures: What is measured of each item, with its bounds; the main one first.
     """
 
     name: str
+    measures: ClassVar[Mapping[str, Bounds]]
 
     @abstractmethod
     def conditions(self) -> dict[str, str | int]:
         """Everything that must be the same before and after: a fingerprint of the items, and the settings."""
 
+    def groups(self) -> frozenset[str]:
+        """Groups of the training data's split that the items are of; training may see none of them.
+
+        Empty for items that no training data holds.
+        """
+        return frozenset()
+
     @abstractmethod
-    def run(self, model: CausalLM, chat: PromptRenderer, *, progress: str | None = None) -> list[ItemResult]:
-        """Ask the model every question.
+    def run(self, policy: Policy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:
+        """Measure the model on every item.
 
         Args:
-            model: The causal language model, with the adapters that are to be measured active.
-            chat: Renders the prompts.
+            policy: The model, with the adapters that are to be measured active; generation takes its ``causal_lm``.
+            chat: The chat format of the training data.
             progress: Label of the progress bar, none if ``None``.
 
         Returns:
-            One result an item, in the order of the items.
+            One result an item, in the order of the items, scored by :attr:`measures`.
 
         Raises:
             ValueError: The items break a rule, for example two with the same id.
         """
+
+
+def check_scores(benchmark: Benchmark, results: Sequence[ItemResult]) -> None:
+    """Refuse results that are not of the measures that the benchmark declares.
+
+    The tables are made at the end of a run; what they could not show is found here, before the first step.
+
+    Args:
+        benchmark: What was run.
+        results: What it returned.
+
+    Raises:
+        ValueError: No result; an item with other measures, or one in another order; a score out of its bounds.
+    """
+    if not results:
+        raise ValueError(f"benchmark {benchmark.name!r} returned no result")
+    for item in results:
+        where = f"benchmark {benchmark.name!r}, item {item.id!r}"
+        if list(item.scores) != list(benchmark.measures):
+            raise ValueError(f"{where}: measures must be {list(benchmark.measures)}, got {list(item.scores)}")
+        for measure, (low, high) in benchmark.measures.items():
+            if not low <= item.scores[measure] <= high:
+                raise ValueError(f"{where}: {measure} must lie in [{low:g}, {high:g}], got {item.scores[measure]}")

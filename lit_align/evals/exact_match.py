@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
-from lit_align.evals.benchmark import Benchmark, ItemResult, PromptRenderer
-from lit_align.evals.generate import CausalLM, generate
+from lit_align.data.chat import ChatFormat
+from lit_align.evals.benchmark import SHARE, Benchmark, Bounds, ItemResult
+from lit_align.evals.generate import generate
+from lit_align.models.policy import Policy
 from lit_align.tokenizer import end_of_turn_ids
 from lit_align.types import EvalItem, EvalSource
 
@@ -16,8 +20,9 @@ from lit_align.types import EvalItem, EvalSource
 class ExactMatchBenchmark(Benchmark):
     """Greedy answers to the items of a source, right if equal to the gold answer.
 
-    An item scores 1 if the answer, with white space stripped at both ends, is character for character the gold
-    answer stripped likewise, else 0. Special tokens inside of an answer are kept, and so make it wrong.
+    The one measure, ``exact_match``, is 1 if the answer, with white space stripped at both ends, is character for
+    character the gold answer stripped likewise, else 0. Special tokens inside of an answer are kept, and so make it
+    wrong.
 
     Args:
         items: Where the questions come from.
@@ -37,6 +42,8 @@ class ExactMatchBenchmark(Benchmark):
         >>> ExactMatchBenchmark(Capitals(), name="geography").conditions()["n"]
         1
     """
+
+    measures: ClassVar[Mapping[str, Bounds]] = {"exact_match": SHARE}
 
     items: EvalSource
     name: str = "exact_match"
@@ -61,12 +68,12 @@ class ExactMatchBenchmark(Benchmark):
             "batch_size": self.batch_size,
         }
 
-    def run(self, model: CausalLM, chat: PromptRenderer, *, progress: str | None = None) -> list[ItemResult]:
+    def run(self, policy: Policy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:
         """Ask the model every question; see :meth:`Benchmark.run`."""
         items = self._checked_items()
         prompts = [chat.prompt_ids(item.prompt, item.id) for item in items]
         completions = generate(
-            model,
+            policy.causal_lm,
             prompts,
             max_new_tokens=self.max_new_tokens,
             stop_ids=end_of_turn_ids(chat.tokenizer),
@@ -84,7 +91,7 @@ class ExactMatchBenchmark(Benchmark):
                     prompt=str(chat.tokenizer.decode(prompt, skip_special_tokens=False)),
                     answer=answer,
                     gold=item.answer,
-                    score=float(answer.strip() == item.answer.strip()),
+                    scores={"exact_match": float(answer.strip() == item.answer.strip())},
                     hit_cap=completion.hit_cap,
                     new_tokens=len(completion.tokens),
                 )

@@ -16,7 +16,7 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
-_SECONDS_BEFORE_PROGRESS = 1.5  # a benchmark that is over sooner shows no bar
+SECONDS_BEFORE_PROGRESS = 1.5  # a benchmark that is over sooner shows no bar
 
 
 class CausalLM(Protocol):
@@ -106,7 +106,7 @@ def generate(
         total=len(prompts),
         desc=progress,
         unit="item",
-        delay=_SECONDS_BEFORE_PROGRESS,
+        delay=SECONDS_BEFORE_PROGRESS,
         leave=False,
         disable=progress is None,
     )
@@ -156,22 +156,35 @@ def preserved_rng() -> Iterator[None]:
 
 
 @contextmanager
-def _generating(model: CausalLM, config: GenerationConfig) -> Iterator[None]:
-    """Eval mode and ``config`` in place of the model's own generation config, for the time of the block."""
+def evaluating(model: nn.Module | CausalLM) -> Iterator[None]:
+    """Evaluation mode for every submodule, restored on exit, also after an exception.
+
+    Args:
+        model: A model, whatever mode each of its parts is in.
+    """
     # Module by module, since a frozen part may be in eval mode while the rest trains.
     modes = [(module, module.training) for module in model.modules()]
-    # `generate` fills every option that its argument leaves open from the model's own config, so a repetition
-    # penalty there would change the answers, and a temperature would print a warning.
-    own_config = model.generation_config
     for module, _ in modes:
         module.training = False
-    model.generation_config = config
     try:
         yield
     finally:
-        model.generation_config = own_config
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def _generating(model: CausalLM, config: GenerationConfig) -> Iterator[None]:
+    """Eval mode and ``config`` in place of the model's own generation config, for the time of the block."""
+    # `generate` fills every option that its argument leaves open from the model's own config, so a repetition
+    # penalty there would change the answers, and a temperature would print a warning.
+    own_config = model.generation_config
+    model.generation_config = config
+    try:
+        with evaluating(model):
+            yield
+    finally:
+        model.generation_config = own_config
 
 
 def _greedy_config(max_new_tokens: int, stop_ids: Sequence[int]) -> GenerationConfig:

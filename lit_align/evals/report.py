@@ -2,78 +2,88 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from lit_align.evals.benchmark import ItemResult
+from lit_align.evals.benchmark import SHARE, Bounds, ItemResult
 from lit_align.metrics.statistics import Interval, cluster_bootstrap, paired_cluster_bootstrap
 
 Results = Mapping[str, Sequence[ItemResult]]
 """The results of each benchmark, by its name."""
 
+Measures = Mapping[str, Mapping[str, Bounds]]
+"""The measures of each benchmark with their bounds, by its name."""
+
 _FEW_CLUSTERS = 20
 
 
-def score_table(results: Results) -> str:
+def score_table(results: Results, measures: Measures) -> str:
     """Means of one measurement, with 95 % intervals.
 
-    A line a benchmark over all its items, and below it a line a skill if it has more than one.
+    A block a measure; in it a line a benchmark over all its items, and below it a line a skill if it has more than one.
 
     Args:
         results: Results by name of the benchmark.
+        measures: Measures of each benchmark.
 
     Example:
-        >>> items = [ItemResult(str(i), str(i), "add", "1+1=", "2", "2", float(i > 0), False, 1) for i in range(4)]
-        >>> print(*score_table({"sums": items}).splitlines()[:3], sep=chr(10))
+        >>> scores = [{"exact_match": float(i > 0)} for i in range(4)]
+        >>> items = [ItemResult(str(i), str(i), "add", "1+1=", "2", "2", scores[i], False, 1) for i in range(4)]
+        >>> print(*score_table({"sums": items}, {"sums": {"exact_match": SHARE}}).splitlines()[:3], sep=chr(10))
         | benchmark |  n | clusters |       score [95% CI] | cap hit |
         | :-------- | -: | -------: | -------------------: | ------: |
         | sums      |  4 |        4 | 0.750 [0.250, 1.000] |    0.0% |
     """
-    rows = []
-    smallest = []
-    for label, items in _lines(results):
-        clusters = [item.cluster for item in items]
-        interval = cluster_bootstrap([item.score for item in items], clusters)
-        n_clusters = len(set(clusters))
-        smallest.append(n_clusters)
-        rows.append([label, str(len(items)), str(n_clusters), _format(interval), _cap_share(items)])
-    header = ["benchmark", "n", "clusters", "score [95% CI]", "cap hit"]
-    return _align(header, rows) + "\n\n" + _caption("cluster bootstrap", smallest)
+    blocks: dict[str, list[list[str]]] = {}
+    seen: list[tuple[int, Interval]] = []
+    for measure, bounds, name in _measured(results, measures):
+        for label, items in _lines({name: results[name]}):
+            clusters = [item.cluster for item in items]
+            interval = cluster_bootstrap([item.scores[measure] for item in items], clusters, bounds=bounds)
+            n_clusters = len(set(clusters))
+            seen.append((n_clusters, interval))
+            row = [label, str(len(items)), str(n_clusters), _format(interval, bounds), _cap_share(items)]
+            blocks.setdefault(measure, []).append(row)
+    return _blocks(["benchmark", "n", "clusters", "score [95% CI]", "cap hit"], blocks, "cluster bootstrap", seen)
 
 
-def comparison_table(before: Results, after: Results) -> str:
+def comparison_table(before: Results, after: Results, measures: Measures) -> str:
     """Means before and after with their paired difference, and 95 % intervals of all three.
 
-    A line a benchmark over all its items, and below it a line a skill if it has more than one.
+    A block a measure; in it a line a benchmark over all its items, and below it a line a skill if it has more than one.
 
     Args:
         before: Results by name of the benchmark.
         after: Results of the same benchmarks on the same items.
+        measures: Measures of each benchmark.
 
     Raises:
         ValueError: The two hold different benchmarks, or a benchmark's items or prompts differ.
 
     Example:
-        >>> def results(*scores):
-        ...     return [ItemResult(str(i), str(i), "add", "?", "", "", s, False, 1) for i, s in enumerate(scores)]
-        >>> table = comparison_table({"sums": results(0, 0, 1, 0)}, {"sums": results(0, 1, 1, 1)})
+        >>> def results(*f1):
+        ...     return [ItemResult(str(i), str(i), "add", "?", "", "", {"f1": f1[i]}, False, 1) for i in range(len(f1))]
+        >>> before, after = {"sums": results(0, 0, 1, 0)}, {"sums": results(0, 1, 1, 1)}
+        >>> table = comparison_table(before, after, {"sums": {"f1": SHARE}})
         >>> [cell.strip() for cell in table.splitlines()[2].split("|")][4:7]
         ['0.250 [0.000, 0.750]', '0.750 [0.250, 1.000]', '+0.500 [+0.000, +1.000]']
     """
     check_paired(before, after)
     partners = {(name, item.id): item for name, items in before.items() for item in items}
-    rows = []
-    smallest = []
-    for name in after:
+    blocks: dict[str, list[list[str]]] = {}
+    seen: list[tuple[int, Interval]] = []
+    for measure, bounds, name in _measured(after, measures):
         for label, items in _lines({name: after[name]}):
-            earlier = [partners[name, item.id] for item in items]
-            summary = paired_cluster_bootstrap(
-                [item.score for item in earlier], [item.score for item in items], [item.cluster for item in items]
-            )
-            smallest.append(summary.n_clusters)
-            arms = [_format(summary.before), _format(summary.after), _format(summary.difference, signed=True)]
-            rows.append([label, str(summary.n), str(summary.n_clusters), *arms, _cap_share(items)])
+            earlier = [partners[name, item.id].scores[measure] for item in items]
+            later = [item.scores[measure] for item in items]
+            summary = paired_cluster_bootstrap(earlier, later, [item.cluster for item in items], bounds=bounds)
+            seen += [(summary.n_clusters, arm) for arm in (summary.before, summary.after, summary.difference)]
+            arms = [_format(arm, bounds) for arm in (summary.before, summary.after)]
+            arms.append(_format(summary.difference, bounds, signed=True))
+            row = [label, str(summary.n), str(summary.n_clusters), *arms, _cap_share(items)]
+            blocks.setdefault(measure, []).append(row)
     header = ["benchmark", "n", "clusters", "before [95% CI]", "after [95% CI]", "difference [95% CI]", "cap hit after"]
-    return _align(header, rows) + "\n\n" + _caption("paired cluster bootstrap", smallest)
+    return _blocks(header, blocks, "paired cluster bootstrap", seen)
 
 
 def check_paired(before: Results, after: Results) -> None:
@@ -104,25 +114,39 @@ def check_paired(before: Results, after: Results) -> None:
 
 
 def means(results: Results) -> dict[str, float]:
-    """Mean score of each benchmark and of each of its skills.
+    """Mean scores of each benchmark and of each of its skills.
 
     Args:
         results: Results by name of the benchmark.
 
     Returns:
-        ``{"<name>": mean, "<name>/<skill>": mean, …}``.
+        ``{"<name>": mean, "<name>/<skill>": mean, …}`` of a benchmark with one measure; ``<name>/<measure>`` stands in
+        place of the name where there are several.
 
     Example:
-        >>> items = [ItemResult(str(i), str(i), "add", "?", "", "", float(i), False, 1) for i in range(2)]
+        >>> items = [ItemResult(str(i), str(i), "add", "?", "", "", {"f1": i}, False, 1) for i in range(2)]
         >>> means({"sums": items})
         {'sums': 0.5, 'sums/add': 0.5}
     """
     values = {}
     for name, items in results.items():
-        values[name] = _share(items, lambda item: item.score)
-        for skill, part in _by_skill(items).items():
-            values[f"{name}/{skill}"] = _share(part, lambda item: item.score)
+        for measure in items[0].scores:
+
+            def score(item: ItemResult, measure: str = measure) -> float:
+                return item.scores[measure]
+
+            key = name if len(items[0].scores) == 1 else f"{name}/{measure}"
+            values[key] = _share(items, score)
+            values |= {f"{key}/{skill}": _share(part, score) for skill, part in _by_skill(items).items()}
     return values
+
+
+def _measured(results: Results, measures: Measures) -> Iterable[tuple[str, Bounds, str]]:
+    """Each measure, its bounds, and a benchmark that has it; the benchmarks of a measure one after another."""
+    for measure in dict.fromkeys(measure for name in results for measure in measures[name]):
+        for name in results:
+            if measure in measures[name]:
+                yield measure, measures[name][measure], name
 
 
 def _lines(results: Results) -> Iterable[tuple[str, Sequence[ItemResult]]]:
@@ -146,12 +170,25 @@ def _share(items: Sequence[ItemResult], value: Callable[[ItemResult], float]) ->
 
 
 def _cap_share(items: Sequence[ItemResult]) -> str:
-    return f"{100 * _share(items, lambda item: float(item.hit_cap)):.1f}%"
+    if any(item.hit_cap is None for item in items):
+        return "–"
+    return f"{100 * _share(items, lambda item: float(item.hit_cap or False)):.1f}%"
 
 
-def _format(interval: Interval, *, signed: bool = False) -> str:
-    numbers = [f"{value:+.3f}" if signed else f"{value:.3f}" for value in (interval.mean, interval.low, interval.high)]
+def _format(interval: Interval, bounds: Bounds, *, signed: bool = False) -> str:
+    # Shares are told to a tenth of a percent; a KL of a thousandth of a nat is worth telling from none.
+    digits = 3 if bounds == SHARE else 4
+    sign = "+" if signed else ""
+    numbers = [f"{value:{sign}.{digits}f}" for value in (interval.mean, interval.low, interval.high)]
     return f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
+
+
+def _blocks(
+    header: list[str], blocks: Mapping[str, list[list[str]]], method: str, seen: Sequence[tuple[int, Interval]]
+) -> str:
+    """A table a measure, under its name where there are several, and a caption for all."""
+    tables = [(f"{measure}\n\n" if len(blocks) > 1 else "") + _align(header, rows) for measure, rows in blocks.items()]
+    return "\n\n".join([*tables, _caption(method, seen)])
 
 
 def _align(header: list[str], rows: list[list[str]]) -> str:
@@ -166,8 +203,10 @@ def _align(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
 
 
-def _caption(method: str, clusters: Sequence[int]) -> str:
+def _caption(method: str, seen: Sequence[tuple[int, Interval]]) -> str:
     text = f"95% intervals by {method}, 10,000 resamples; Clopper-Pearson over clusters where all of them agree."
-    if min(clusters) < _FEW_CLUSTERS:
+    if any(math.isinf(end) for _, interval in seen for end in (interval.low, interval.high)):
+        text += " An infinite end: all clusters agree, which says nothing of others where a measure has no bound."
+    if min(n_clusters for n_clusters, _ in seen) < _FEW_CLUSTERS:
         text += f" Intervals of lines with fewer than {_FEW_CLUSTERS} clusters tend to be too narrow."
     return text

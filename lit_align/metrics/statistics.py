@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,7 +65,7 @@ def cluster_bootstrap(
         resamples: Number of bootstrap resamples, at least 1.
         seed: Seed of the resampling; no global random state is read or written.
         level: Coverage aimed at, between 0 and 1.
-        bounds: Smallest and largest possible score.
+        bounds: Smallest and largest possible score; infinite where there is no bound.
 
     Raises:
         ValueError: No items, lengths that differ, or a score that is not finite or outside of ``bounds``.
@@ -104,7 +105,8 @@ def paired_cluster_bootstrap(
     :math:`u = 1 - (\alpha / 2)^{1/K}` (Clopper & Pearson 1934, Biometrika 26, no event in :math:`K` trials;
     :math:`\alpha = 1 - level`; the rule of three is its one-sided form, :math:`u \approx 3 / K`), and their scores
     may lie anywhere in the bounds :math:`[a, b]`: :math:`[c + u (a - c),\ c + u (b - c)]`. For a rate of exactly 0 or
-    1 this is the Clopper-Pearson interval with the clusters as trials; for a difference, :math:`a = -b`.
+    1 this is the Clopper-Pearson interval with the clusters as trials; for a difference, :math:`a = -b`. A measure
+    without a bound (a log-prob, a KL) has an infinite end there: agreement says nothing of how far the others lie.
 
     Note:
         The percentile interval is too narrow with few clusters: by a factor of about :math:`\sqrt{(K-1)/K}` and by
@@ -119,7 +121,8 @@ def paired_cluster_bootstrap(
         resamples: Number of bootstrap resamples, at least 1.
         seed: Seed of the resampling; no global random state is read or written.
         level: Coverage aimed at, between 0 and 1.
-        bounds: Smallest and largest possible score; they matter only where all clusters agree.
+        bounds: Smallest and largest possible score, infinite where there is no bound; they matter only where all
+            clusters agree.
 
     Returns:
         Means and intervals. The result depends neither on the items' order nor on the clusters' names.
@@ -158,7 +161,8 @@ def _scores(values: ArrayLike, bounds: tuple[float, float]) -> NDArray[np.float6
     scores = np.asarray(values, dtype=np.float64)
     if scores.ndim != 1 or scores.size == 0:
         raise ValueError(f"scores must be a non-empty vector, got shape {scores.shape}")
-    outside = ~((scores >= bounds[0]) & (scores <= bounds[1]))  # written so that NaN is outside
+    # Written so that NaN is outside; infinity is no score, whatever the bounds.
+    outside = ~((scores >= bounds[0]) & (scores <= bounds[1]) & np.isfinite(scores))
     if outside.any():
         index = int(np.argmax(outside))
         raise ValueError(f"score {scores[index]} of item {index} is not within the bounds {bounds}")
@@ -210,7 +214,9 @@ def _intervals(
     for column, (smallest, largest) in enumerate(bounds):
         mean = float(means[column])
         cluster_means = sums[:, column + 1] / sums[:, 0]
-        if float(np.ptp(cluster_means)) <= 1e-12 * (largest - smallest):
+        # Without bounds the scores' own size says what rounding may make of equal means.
+        size = largest - smallest if math.isfinite(largest - smallest) else float(np.abs(cluster_means).max())
+        if float(np.ptp(cluster_means)) <= 1e-12 * size:
             low, high = mean + unseen * (smallest - mean), mean + unseen * (largest - mean)
         else:
             low, high = (float(end) for end in np.quantile(ratios[:, column], [alpha / 2, 1 - alpha / 2]))

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+import math
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar, cast
 from unittest.mock import MagicMock
 
 import lightning.pytorch as pl
@@ -17,8 +18,10 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
 
 from lit_align.callbacks.benchmark import BenchmarkEvaluation
-from lit_align.evals.benchmark import Benchmark, ItemResult, PromptRenderer
-from lit_align.evals.generate import CausalLM, generate
+from lit_align.data.chat import ChatFormat
+from lit_align.evals.benchmark import SHARE, Benchmark, Bounds, ItemResult
+from lit_align.evals.generate import generate
+from lit_align.models.policy import Policy as RealPolicy
 from lit_align.types import Message
 
 pytestmark = [
@@ -74,10 +77,10 @@ class Chat:
 
 
 class Data(pl.LightningDataModule):
-    chat: PromptRenderer
+    chat: ChatFormat
 
     def setup(self, stage: str) -> None:
-        self.chat = Chat()
+        self.chat = cast(ChatFormat, Chat())
 
     def train_dataloader(self) -> Any:
         return torch.utils.data.DataLoader(torch.arange(16).reshape(2, 8), batch_size=1)
@@ -90,6 +93,8 @@ class Data(pl.LightningDataModule):
 class Asked(Benchmark):
     """Generates with the real model and disturbs every random state; remembers how it found the model."""
 
+    measures: ClassVar[Mapping[str, Bounds]] = {"right": SHARE}
+
     name: str = "new skill"
     cap: int = 3
     calls: list[dict[str, Any]] = field(default_factory=list, compare=False)
@@ -97,12 +102,12 @@ class Asked(Benchmark):
     def conditions(self) -> dict[str, str | int]:
         return {"items": str(QUESTIONS), "max_new_tokens": self.cap}
 
-    def run(self, model: CausalLM, chat: PromptRenderer, *, progress: str | None = None) -> list[ItemResult]:
+    def run(self, policy: RealPolicy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:
         random.random(), np.random.rand(), torch.rand(5)
-        weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+        weights = torch.cat([parameter.detach().flatten() for parameter in policy.causal_lm.parameters()])
         autocast = torch.is_autocast_enabled("cpu")
         self.calls.append({"weights": weights, "progress": progress, "autocast": autocast, "chat": chat})
-        completions = generate(model, QUESTIONS, max_new_tokens=self.cap, stop_ids=[])
+        completions = generate(policy.causal_lm, QUESTIONS, max_new_tokens=self.cap, stop_ids=[])
         return [
             ItemResult(
                 id=f"q{index}",
@@ -111,7 +116,7 @@ class Asked(Benchmark):
                 prompt=f"вопрос {index}",
                 answer=" ".join(map(str, completion.tokens)),
                 gold="3",
-                score=float(len(self.calls) > 1 and index < 2),
+                scores={"right": float(len(self.calls) > 1 and index < 2)},
                 hit_cap=completion.hit_cap,
                 new_tokens=len(completion.tokens),
             )
@@ -181,7 +186,7 @@ def test_a_line_an_item_and_phase_and_one_table(
         for name in ("new skill", "old skills")
         for index in range(4)
     ]
-    keys = "benchmark phase step id cluster skill prompt answer gold score hit_cap new_tokens"
+    keys = "benchmark phase step id cluster skill prompt answer gold scores hit_cap new_tokens"
     assert list(records[0]) == keys.split()
     assert records[1]["prompt"] == "вопрос 1"
     assert "вопрос" in (Path(trainer.log_dir) / "benchmarks.jsonl").read_text(encoding="utf-8")
@@ -366,6 +371,80 @@ def test_missing_policy_or_chat_is_named_before_the_first_step(tmp_path: Path, r
         trainer_for(tmp_path, [callback]).fit(WithoutPolicy(random_qwen3), Data())
     with pytest.raises(TypeError, match="needs a LightningDataModule with `chat`"):
         trainer_for(tmp_path, [callback]).fit(Module(random_qwen3), loader, loader)
+
+
+def test_undeclared_measures_are_found_before_the_first_step(tmp_path: Path, random_qwen3: str) -> None:
+    @dataclass(frozen=True)
+    class Undeclared(Asked):
+        measures: ClassVar[Mapping[str, Bounds]] = {"right": SHARE, "nats": (-math.inf, 0.0)}
+
+    trainer = trainer_for(tmp_path, [BenchmarkEvaluation([Undeclared()])])
+    with pytest.raises(
+        ValueError, match=r"'new skill', item 'q0': measures must be \['right', 'nats'\], got \['right'\]"
+    ):
+        trainer.fit(Module(random_qwen3), Data())
+    assert trainer.global_step == 0
+
+
+@dataclass(frozen=True)
+class Measured(Asked):
+    """Each item scored by two measures, one of them without a bound."""
+
+    measures: ClassVar[Mapping[str, Bounds]] = {"right": SHARE, "nats": (-math.inf, 0.0)}
+
+    def run(self, policy: RealPolicy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:
+        items = super().run(policy, chat, progress=progress)
+        return [
+            replace(item, scores={**item.scores, "nats": np.float64(-index - len(self.calls))})
+            for index, item in enumerate(items)
+        ]
+
+
+def test_several_measures_are_logged_told_and_kept_in_checkpoints(tmp_path: Path, random_qwen3: str) -> None:
+    first = trainer_for(tmp_path, [BenchmarkEvaluation([Measured()])], max_steps=2)
+    first.fit(Module(random_qwen3), Data())
+    first.save_checkpoint(tmp_path / "half.ckpt")
+    state = torch.load(tmp_path / "half.ckpt", weights_only=True)["callbacks"]["BenchmarkEvaluation"]
+    table = (Path(first.log_dir) / "benchmarks.md").read_text(encoding="utf-8")
+    second = trainer_for(tmp_path, [BenchmarkEvaluation([Measured()])], max_steps=4)
+    second.fit(Module(random_qwen3), Data(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+
+    assert state["baseline"]["new skill"][1]["scores"] == {"right": 0.0, "nats": -2.0}
+    assert lines(first.log_dir)[5]["scores"] == {"right": 1.0, "nats": -3.0}
+    written = (Path(first.log_dir) / "metrics.csv").read_text()
+    assert "val/benchmark/new skill/right/odd" in written
+    assert "val/benchmark/new skill/nats," in written
+    rows = [[cell.strip() for cell in line.split("|")] for line in table.splitlines() if line.startswith("| new skill")]
+    assert [row[6].split()[0] for row in rows] == ["+0.500", "-1.0000"]
+    assert "nats" in (Path(second.log_dir) / "benchmarks.md").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Grouped(Asked):
+    """Items of two groups of the data."""
+
+    def groups(self) -> frozenset[str]:
+        return frozenset({"table 1", "table 2"})
+
+
+@pytest.mark.parametrize("run", ["fit", "validate"])
+def test_items_that_training_sees_are_refused_before_anything_is_measured(
+    tmp_path: Path, random_qwen3: str, run: str
+) -> None:
+    class Split(Data):
+        trained_groups = frozenset({"table 2", "table 3"})
+        val_fraction, split_seed = 0.1, 7
+
+    benchmark = Grouped()
+    trainer = trainer_for(tmp_path, [BenchmarkEvaluation([Asked(name="none of them"), benchmark])])
+    message = r"'new skill': training sees 1 of its groups, such as 'table 2'; .*`val_fraction` = 0.1, `split_seed` = 7"
+    with pytest.raises(ValueError, match=message):
+        getattr(trainer, run)(Module(random_qwen3), Split())
+    assert benchmark.calls == []
+
+    Split.trained_groups = frozenset({"table 3"})
+    trainer_for(tmp_path, [BenchmarkEvaluation([benchmark])], max_steps=1).fit(Module(random_qwen3), Split())
+    assert len(benchmark.calls) == 2
 
 
 def test_benchmarks_must_be_some_and_differ_in_name() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_align.data.mixture import content_hash, draw, split
+from lit_align.data.mixture import content_hash, draw, first_held_out, is_held_out, split
 from lit_align.types import Conversation, Message
 
 
@@ -106,3 +106,28 @@ def test_a_pool_is_drawn_in_its_order_and_no_further_than_asked() -> None:
 def test_nothing_is_drawn_beyond_a_pool_that_ran_out() -> None:
     drawn = draw({"a": [1] * 100, "b": [1] * 2}, {"a": 0.5, "b": 0.5}, 50, float)
     assert len(drawn) == 5
+
+
+def smallest_fraction(name: str, seed: int) -> float:
+    """The fraction from which on a name is held out, by bisection."""
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_held_out(name, middle, seed) else (middle, high)
+    return high
+
+
+@given(st.lists(st.sampled_from([f"table {i}" for i in range(20)]), min_size=1), st.integers(1, 60), st.integers(0, 3))
+@settings(max_examples=40, deadline=None)
+def test_a_limited_choice_is_what_a_smaller_fraction_holds_out_and_just_large_enough(
+    names: list[str], limit: int, seed: int
+) -> None:
+    chosen = first_held_out(names, limit, seed)
+
+    assert chosen == first_held_out(sorted(names), limit, seed), "whatever the order"
+    fraction = max(smallest_fraction(name, seed) for name in chosen)
+    assert chosen == {name for name in names if is_held_out(name, fraction, seed)}
+    last = max(chosen, key=lambda name: smallest_fraction(name, seed))
+    held = sum(name in chosen for name in names)
+    assert held >= limit or chosen == set(names)
+    assert held - names.count(last) < limit

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from lit_align.evals import exact_match
 from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.evals.generate import Completion
 from lit_align.types import EvalItem, EvalSource, Message
+
+SPEAKER = SimpleNamespace(causal_lm=object())  # a policy whose model is never run
 
 TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
@@ -70,36 +73,36 @@ def test_only_an_answer_equal_to_the_gold_one_up_to_outer_space_is_right(
     answered["answers"] = ["Paris", "\n Paris ", "paris", "Paris.", "Pa ris", "", "Paris<|im_start|>", "Parisian"]
     source = Listed(tuple(item(str(index), "?", gold) for index, gold in enumerate(golds)))
 
-    results = ExactMatchBenchmark(source).run(object(), chat)
+    results = ExactMatchBenchmark(source).run(SPEAKER, chat)
 
-    assert [result.score for result in results] == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    assert [result.scores["exact_match"] for result in results] == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
 
 
 def test_a_result_records_the_whole_item(chat: ChatFormat, answered: dict[str, Any]) -> None:
     answered["answers"] = ["2", "four", "Москва"]
 
-    first, second, third = ExactMatchBenchmark(ITEMS, max_new_tokens=4).run(object(), chat)
+    first, second, third = ExactMatchBenchmark(ITEMS, max_new_tokens=4).run(SPEAKER, chat)
 
     assert (first.id, first.cluster, first.skill) == ("a", "cluster of a", "sums")
     assert first.prompt == "<|im_start|>user\n1 + 1?<|im_end|>\n<|im_start|>assistant\n"
-    assert (first.answer, first.gold, first.score, first.hit_cap, first.new_tokens) == ("2", "2", 1.0, False, 1)
-    assert (second.answer, second.gold, second.score, second.hit_cap) == ("four", " 4\n", 0.0, True)
-    assert (third.answer, third.skill, third.score, third.new_tokens) == ("Москва", "capitals", 1.0, 12)
+    assert (first.answer, first.gold, first.scores) == ("2", "2", {"exact_match": 1.0})
+    assert (first.hit_cap, first.new_tokens) == (False, 1)
+    assert (second.answer, second.gold, second.scores["exact_match"], second.hit_cap) == ("four", " 4\n", 0.0, True)
+    assert (third.answer, third.skill, third.scores["exact_match"], third.new_tokens) == ("Москва", "capitals", 1.0, 12)
 
 
 def test_prompts_are_those_of_training_and_settings_reach_generation(
     chat: ChatFormat, answered: dict[str, Any]
 ) -> None:
     answered["answers"] = ["", "", ""]
-    model = object()
 
-    ExactMatchBenchmark(ITEMS, max_new_tokens=9, batch_size=2).run(model, chat, progress="label")
+    ExactMatchBenchmark(ITEMS, max_new_tokens=9, batch_size=2).run(SPEAKER, chat, progress="label")
 
     assert answered["prompts"] == [chat.prompt_ids(entry.prompt) for entry in ITEMS.listed]
     ids = chat.tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
     assert answered["stop_ids"] == ids
     assert (answered["max_new_tokens"], answered["batch_size"], answered["progress"]) == (9, 2, "label")
-    assert answered["model"] is model
+    assert answered["model"] is SPEAKER.causal_lm
 
 
 def test_a_real_model_gives_its_greedy_text(chat: ChatFormat) -> None:
@@ -116,9 +119,10 @@ def test_a_real_model_gives_its_greedy_text(chat: ChatFormat) -> None:
         bias[chat.tokenizer.convert_tokens_to_ids("!")] = 1
         model.lm_head.bias = torch.nn.Parameter(bias)
 
-    results = ExactMatchBenchmark(Listed((item("a", "?", "!!!"),)), max_new_tokens=3).run(model, chat)
+    benchmark = ExactMatchBenchmark(Listed((item("a", "?", "!!!"),)), max_new_tokens=3)
+    results = benchmark.run(SimpleNamespace(causal_lm=model), chat)
 
-    assert (results[0].answer, results[0].score, results[0].hit_cap) == ("!!!", 1.0, True)
+    assert (results[0].answer, results[0].scores["exact_match"], results[0].hit_cap) == ("!!!", 1.0, True)
 
 
 def test_conditions_change_with_items_and_settings_and_with_nothing_else() -> None:
@@ -143,7 +147,7 @@ def test_conditions_change_with_items_and_settings_and_with_nothing_else() -> No
 def test_unusable_items_are_refused(chat: ChatFormat, items: tuple[EvalItem, ...], message: str) -> None:
     benchmark = ExactMatchBenchmark(Listed(items), name="capitals")
     with pytest.raises(ValueError, match=message):
-        benchmark.run(object(), chat)
+        benchmark.run(SPEAKER, chat)
     with pytest.raises(ValueError, match=message):
         benchmark.conditions()
 

@@ -191,7 +191,7 @@ def test_progress_shows_only_when_generation_takes_long(
     generate(model, PROMPTS, max_new_tokens=1, stop_ids=[], progress="new skill (before)")
     assert capfd.readouterr().err == ""
 
-    monkeypatch.setattr(generate_module, "_SECONDS_BEFORE_PROGRESS", 0)
+    monkeypatch.setattr(generate_module, "SECONDS_BEFORE_PROGRESS", 0)
     generate(model, PROMPTS, max_new_tokens=1, stop_ids=[])
     assert capfd.readouterr().err == ""
     generate(model, PROMPTS, max_new_tokens=1, stop_ids=[], progress="new skill (before)")

@@ -143,6 +143,39 @@ def test_equal_arms_claim_no_difference_of_exactly_zero() -> None:
     assert summary.difference == Interval(0.0, pytest.approx(-unseen), pytest.approx(unseen))
 
 
+@pytest.mark.parametrize(
+    ("value", "bounds", "low", "high"),
+    [
+        (0.0, (0.0, math.inf), 0.0, math.inf),
+        (-2.5, (-math.inf, 0.0), -math.inf, -2.5 + 2.5 * (1 - 0.025 ** (1 / 30))),
+        (7.0, (-math.inf, math.inf), -math.inf, math.inf),
+    ],
+)
+def test_agreement_bounds_a_measure_only_where_it_has_a_bound(
+    value: float, bounds: tuple[float, float], low: float, high: float
+) -> None:
+    names = [str(index // 2) for index in range(60)]
+    nearly = [value * (1 + 1e-15 * (index % 3)) for index in range(60)]  # as rounding leaves it
+
+    for scores in ([value] * 60, nearly):
+        interval = cluster_bootstrap(scores, names, bounds=bounds)
+        assert (interval.low, interval.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_log_probs_have_the_clustered_normal_interval() -> None:
+    rng = np.random.default_rng(8)
+    shared = np.repeat(rng.normal(-40, 9, size=300), 4)
+    before, clusters = shared + rng.normal(0, 2, size=1200), [str(index // 4) for index in range(1200)]
+    after = before - 1.5 + rng.normal(0, 1, size=1200)
+    summary = paired_cluster_bootstrap(before, after, clusters, bounds=(-math.inf, math.inf))
+
+    for values, interval in ((before, summary.before), (after - before, summary.difference)):
+        sums = (values - values.mean()).reshape(300, 4).sum(axis=1)
+        error = math.sqrt(float((sums**2).sum())) / len(values)
+        assert interval.mean == pytest.approx(values.mean())
+        assert interval.high - interval.low == pytest.approx(2 * 1.96 * error, rel=0.05)
+
+
 def test_single_cluster_says_almost_nothing() -> None:
     interval = cluster_bootstrap([0.0, 1.0, 1.0, 0.0], ["only"] * 4)
 
@@ -155,6 +188,7 @@ def test_single_cluster_says_almost_nothing() -> None:
         ([], [], {}, "non-empty"),
         ([0.5, 1.5], ["a", "b"], {}, r"score 1.5 of item 1 is not within the bounds \(0.0, 1.0\)"),
         ([float("nan")], ["a"], {}, "score nan of item 0"),
+        ([-math.inf], ["a"], {"bounds": (-math.inf, 0.0)}, "score -inf of item 0"),
         ([0.5], ["a", "b"], {}, r"one length, got \[1\] and 2"),
         ([0.5], ["a"], {"level": 95}, "level must lie between 0 and 1"),
         ([0.5], ["a"], {"resamples": 0}, "resamples must be at least 1"),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lit_align.data.mixture import messages_hash
+from lit_align.data.mixture import group_of
 from lit_align.data.sources.messages_file import read_message, read_messages
 from lit_align.data.sources.read_rows import read_rows
 from lit_align.data.sources.rows import Row, check_limit, checked_text, describe
@@ -61,7 +61,7 @@ class PreferenceFile(PairSource):
                 row, column and value.
         """
         found = (self._pair(row) for row in read_rows(self.path, self.limit))
-        return [pair for pair in found if keep(pair.group or messages_hash(pair.prompt))]
+        return [pair for pair in found if keep(group_of(pair))]
 
     def _pair(self, row: Row) -> PreferencePair:
         before, chosen = self._answer(row, self.chosen)
