@@ -95,7 +95,9 @@ def ratio_by_round(ours: Sequence[float], peer: Sequence[float]) -> MedianInterv
     return median_interval([a / b for a, b in zip(ours, peer, strict=True)])
 
 
-def interleave(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def interleave(
+    steps: Mapping[str, Callable[[], object]], rounds: int, begun: Callable[[int], object] = lambda _number: None
+) -> dict[str, list[float]]:
     """CPU seconds of each step in each round, after one round that is not counted.
 
     Neighbours in time are compared, so that a machine that slows down for a while slows all of a round. The order
@@ -104,6 +106,7 @@ def interleave(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[s
     Args:
         steps: What is measured, by name.
         rounds: Number of counted rounds.
+        begun: Told the number of each round at its start; 0 is the one that is not counted.
 
     Returns:
         Process CPU seconds by name, one a round.
@@ -113,6 +116,7 @@ def interleave(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[s
     gc.freeze()  # what stands already need not be searched again before each step
     try:
         for number in range(rounds + 1):
+            begun(number)
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
                 gc.collect()

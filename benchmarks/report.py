@@ -1,4 +1,4 @@
-"""The tables of the SFT+KL benchmark, as Markdown and as JSON."""
+"""The tables of a comparison with other libraries, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -84,6 +84,8 @@ class Report:
     """All results of a run and what they depend on.
 
     Attributes:
+        name: Of the files.
+        title: Of the document.
         machine: Hardware.
         versions: Of Python and the packages.
         settings: Shapes and settings, in words.
@@ -92,6 +94,8 @@ class Report:
         memory: Rows of the table of peak memory.
     """
 
+    name: str
+    title: str
     machine: dict[str, str]
     versions: dict[str, str]
     settings: dict[str, str]
@@ -101,7 +105,7 @@ class Report:
 
     def markdown(self) -> str:
         """Tables, machine, versions and settings."""
-        parts = ["# One SFT+KL step: lit_align beside its peers"]
+        parts = [f"# {self.title}"]
         if not self.shapes_of_targets:
             parts.append("These shapes are not the ones that the targets were set for; none is judged.")
         differences = "loss differs by | LoRA gradients differ by"
@@ -124,11 +128,11 @@ class Report:
         return "\n\n".join(parts) + "\n"
 
     def write(self, folder: Path) -> None:
-        """Write ``sft_kl.md`` and ``sft_kl.json`` (all rounds) into a folder that is made if need be."""
+        """Write ``NAME.md`` and ``NAME.json`` (all rounds) into a folder that is made if need be."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "sft_kl.md").write_text(self.markdown(), encoding="utf-8")
+        (folder / f"{self.name}.md").write_text(self.markdown(), encoding="utf-8")
         content = asdict(self)
         for part in ("time", "memory"):
             for row, comparison in zip(content[part], getattr(self, part), strict=True):
                 row["verdict"] = comparison.verdict() if self.shapes_of_targets else ""
-        (folder / "sft_kl.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        (folder / f"{self.name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
