@@ -132,7 +132,8 @@ def test_one_row_may_predict_several_targets() -> None:
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 1000])
 def test_chunk_size_changes_nothing_beyond_rounding(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, reference, head, targets = draw(dtype=torch.float32)
-    monkeypatch.setattr(frozen_head, "DIVERGENCE_BYTES", 29 * 4 * 2)  # two rows at a time
+    monkeypatch.setattr(frozen_head, "CPU_BLOCK_BYTES", 29 * 4 * 2)  # two rows at a time
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     results = []
     for chunk_rows in (rows, None):
         scores = score_tokens(
@@ -186,12 +187,12 @@ def test_never_more_rows_of_logits_at_once_than_one_chunk(monkeypatch: pytest.Mo
         return head_products.head_logits(hidden, weight, bias)
 
     monkeypatch.setattr(frozen_head, "head_logits", spy)
-    monkeypatch.setattr(frozen_head, "CHUNK_BYTES", 3 * 29 * 8 + 5)  # three rows of float64 and a bit
+    monkeypatch.setattr(frozen_head, "CPU_CHUNK_BYTES", 3 * 29 * 8 + 5)  # three rows of float64 and a bit
     hidden, _, head, targets = draw()
     token_logps(hidden, head, targets)
     assert seen == [3, 3, 1]
     seen.clear()
-    monkeypatch.setattr(frozen_head, "CHUNK_BYTES", 1)  # a row that is larger makes a chunk of its own
+    monkeypatch.setattr(frozen_head, "CPU_CHUNK_BYTES", 1)  # a row that is larger makes a chunk of its own
     token_logps(hidden, head, targets)
     assert seen == [1] * 7
 
