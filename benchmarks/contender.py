@@ -91,11 +91,18 @@ class PreparedStep:
 
     Attributes:
         run: Forward and backward; returns the loss.
+        model: Holds all weights.
         adapter: The trained parameters, by their names in PEFT's model.
     """
 
     run: Callable[[], Tensor]
+    model: nn.Module
     adapter: Mapping[str, nn.Parameter]
+
+    def read_weights(self) -> None:
+        """Have all weights in memory: they are mapped from their file, and each page is read at its first use."""
+        for parameter in self.model.parameters():
+            parameter.detach().sum()
 
     def fresh(self) -> Tensor:
         """Run with no gradient left from before, as after ``zero_grad``."""
@@ -157,4 +164,4 @@ def silence_libraries() -> None:
 
     disable_progress_bars()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    warnings.filterwarnings("ignore", message=".*gradient_checkpointing` is deprecated", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*` is deprecated", category=FutureWarning)

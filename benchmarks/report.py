@@ -23,6 +23,10 @@ class Agreement:
     loss: float
     gradient: float
 
+    def worse(self, other: Agreement) -> Agreement:
+        """The larger of both differences."""
+        return Agreement(max(self.loss, other.loss), max(self.gradient, other.gradient))
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -65,18 +69,33 @@ class Comparison:
             return "met"
         return "met by the interval" if low <= self.target else "missed"
 
+    @property
+    def ratio_text(self) -> str:
+        """The ratio, with its interval where it has one."""
+        if isinstance(self.ratio, float):
+            return f"{self.ratio:.3f}"
+        return f"{self.ratio.median:.3f} [{self.ratio.low:.3f}, {self.ratio.high:.3f}]"
+
     def row(self, with_target: bool) -> str:
         """The comparison as a line of a Markdown table."""
-        if isinstance(self.ratio, float):
-            ratio = f"{self.ratio:.3f}"
-        else:
-            ratio = f"{self.ratio.median:.3f} [{self.ratio.low:.3f}, {self.ratio.high:.3f}]"
-            ratio += "" if self.ratio.settles else " does not settle"
+        ratio = self.ratio_text
+        if isinstance(self.ratio, MedianInterval) and not self.ratio.settles:
+            ratio += " does not settle"
         target = f"<= {self.target:.2f}: {self.verdict()}" if with_target and self.target is not None else ""
         digits = 0 if self.unit == "MB" else 2
         ours, theirs = (f"{statistics.median(values):,.{digits}f}" for values in (self.ours, self.theirs))
         agreement = f"{self.agreement.loss:.1e} | {self.agreement.gradient:.1e}"
         return f"| {self.case} | {self.peer} | {ours} | {theirs} | {ratio} | {target} | {agreement} |"
+
+
+def overview(comparisons: Sequence[Comparison]) -> str:
+    """A Markdown table with a line a case and a column a peer."""
+    peers = list(dict.fromkeys(one.peer for one in comparisons))
+    lines = [f"| case | {' | '.join(peers)} |", f"|---|{'---:|' * len(peers)}"]
+    for case in dict.fromkeys(one.case for one in comparisons):
+        ratios = {one.peer: one.ratio_text for one in comparisons if one.case == case}
+        lines.append(f"| {case} | {' | '.join(ratios.get(peer, '') for peer in peers)} |")
+    return "\n".join(lines)
 
 
 @dataclass
@@ -92,6 +111,7 @@ class Report:
         shapes_of_targets: Whether the shapes are those that the targets were set for.
         time: Rows of the table of CPU time.
         memory: Rows of the table of peak memory.
+        overview: Whether a table with a column a peer comes first.
     """
 
     name: str
@@ -102,6 +122,7 @@ class Report:
     shapes_of_targets: bool
     time: list[Comparison] = field(default_factory=list)
     memory: list[Comparison] = field(default_factory=list)
+    overview: bool = False
 
     def markdown(self) -> str:
         """Tables, machine, versions and settings."""
@@ -117,6 +138,8 @@ class Report:
                 head = f"| case | peer | ours, {unit} | peer, {unit} | {ratio} | target | {differences} |"
                 lines = [head, "|---|---|---:|---:|---:|---|---:|---:|"]
                 lines += [comparison.row(self.shapes_of_targets) for comparison in comparisons]
+                if self.overview:
+                    parts += [f"## {title}, ours / peer", overview(comparisons)]
                 parts += [f"## {title}", "\n".join(lines)]
         if self.time:
             parts.append(

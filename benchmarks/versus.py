@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,9 @@ from typing import Generic
 import numpy as np
 import torch
 
-from benchmarks.contender import Contender, Outcome, Work, silence_libraries
+from benchmarks.contender import Contender, Outcome, PreparedStep, Work, silence_libraries
 from benchmarks.measuring import (
+    NO_BARS,
     ONE_THREAD,
     RETURN_MEMORY,
     in_own_process,
@@ -59,7 +60,7 @@ class Case(Generic[Work]):
 
     Attributes:
         name: As it stands in the tables.
-        workload: What is computed.
+        workloads: What is computed, with one model; each round takes the next of them.
         ours: This project's way.
         peers: Whom ours is compared with.
         targets: Upper bound of the ratio ours to peer, by the peer's name.
@@ -68,7 +69,7 @@ class Case(Generic[Work]):
     """
 
     name: str
-    workload: Work
+    workloads: tuple[Work, ...]
     ours: Contender[Work]
     peers: tuple[Contender[Work], ...]
     targets: dict[str, float]
@@ -79,19 +80,31 @@ class Case(Generic[Work]):
         """CPU seconds of all contenders in this process, in turns, after they were seen to agree."""
         silence_libraries()
         torch.set_num_threads(1)
+        steps: dict[str, list[PreparedStep]] = {}
         with tempfile.TemporaryDirectory() as folder:
-            base = self.workload.model.save(Path(folder))
-            steps = {one.name: one.prepare(self.workload, base) for one in (self.ours, *self.peers)}
-        outcomes: dict[str, Outcome] = {}
-        for name, step in steps.items():
-            _tell(f"{self.name}: loss and gradients of {name}")
-            outcomes[name] = step.outcome()
-        agreements = self._agreements(outcomes)
-        seconds = interleave(
-            {name: step.fresh for name, step in steps.items()},
-            self.rounds,
-            lambda number: _tell(f"{self.name}: round {number} of {self.rounds} (round 0 does not count)"),
-        )
+            base = self.workloads[0].model.save(Path(folder))
+            for one in (self.ours, *self.peers):
+                _tell(f"{self.name}: preparing {one.name}")
+                steps[one.name] = [one.prepare(workload, base) for workload in self.workloads]
+        agreements = {peer.name: Agreement(0.0, 0.0) for peer in self.peers}
+        for number in range(len(self.workloads)):
+            outcomes: dict[str, Outcome] = {}
+            for name, prepared in steps.items():
+                _tell(f"{self.name}: loss and gradients of {name}, {number + 1} of {len(self.workloads)}")
+                outcomes[name] = prepared[number].outcome()
+            for name, agreement in self._agreements(outcomes).items():
+                agreements[name] = agreements[name].worse(agreement)
+        current = 0
+
+        def begun(number: int) -> None:
+            nonlocal current
+            current = (number - 1) % len(self.workloads)
+            _tell(f"{self.name}: round {number} of {self.rounds} (round 0 does not count)")
+
+        def turn(prepared: Sequence[PreparedStep]) -> Callable[[], object]:
+            return lambda: prepared[current].fresh()
+
+        seconds = interleave({name: turn(prepared) for name, prepared in steps.items()}, self.rounds, begun)
         ours = seconds[self.ours.name]
         return [
             Comparison(
@@ -116,14 +129,16 @@ class Case(Generic[Work]):
         Raises:
             SystemExit: One was killed, or they do not compute the same.
         """
+        silence_libraries()
         results: dict[str, tuple[Outcome, float]] = {}
+        (workload,) = self.workloads
         with tempfile.TemporaryDirectory() as folder:
-            base = self.workload.model.save(Path(folder))
+            base = workload.model.save(Path(folder))
             for contender in (self.ours, *self.peers):
                 _tell(f"{self.name}: peak memory of {contender.name}")
                 try:
                     results[contender.name] = in_own_process(
-                        ONE_THREAD | RETURN_MEMORY, _peak_of_step, contender, self.workload, base
+                        ONE_THREAD | RETURN_MEMORY | NO_BARS, _peak_of_step, contender, workload, base
                     )
                 except BrokenProcessPool as error:
                     raise SystemExit(
@@ -163,6 +178,7 @@ def _peak_of_step(contender: Contender[Work], workload: Work, base: str) -> tupl
     silence_libraries()
     torch.set_num_threads(1)
     step = contender.prepare(workload, base)
+    step.read_weights()
     return peak_above_resident(step.outcome)
 
 

@@ -55,9 +55,9 @@ def time_cases(shape: ModelShape, batch: int, longest: int, prompt: int, rounds:
         rows = Rows(batch, longest, padding, prompt)
         text = f"{padding:.0%} padding"
         targets = {"TRL kernels + gc": with_kernels}
-        cases.append(Case(f"SFT+KL, {text}", Workload(shape, rows, anchor), Ours(), kernels, targets, rounds))
+        cases.append(Case(f"SFT+KL, {text}", (Workload(shape, rows, anchor),), Ours(), kernels, targets, rounds))
         plain = Workload(shape, rows, KLAnchor(coef=0.0))
-        cases.append(Case(f"SFT, {text}", plain, Ours(), trainers, {"TRL SFTTrainer": 0.70}, rounds))
+        cases.append(Case(f"SFT, {text}", (plain,), Ours(), trainers, {"TRL SFTTrainer": 0.70}, rounds))
     return cases
 
 
@@ -66,7 +66,7 @@ def memory_case(shape: ModelShape, batch: int, longest: int, prompt: int) -> Cas
     workload = Workload(shape, Rows(batch, longest, 0.0, prompt), KLAnchor(coef=0.03, tail_tokens=128))
     peers = (TRLKernels(False), TRLKernels(True), Naive())
     targets = {"naive": 0.10, "TRL kernels": 0.30, "TRL kernels + gc": 0.30}
-    return Case("SFT+KL", workload, Ours(), peers, targets, rounds=1)
+    return Case("SFT+KL", (workload,), Ours(), peers, targets, rounds=1)
 
 
 def main(arguments: list[str]) -> None:
@@ -91,7 +91,7 @@ def main(arguments: list[str]) -> None:
     cases = time_cases(timed, options.batch, options.longest, options.prompt, options.rounds)
     memory = memory_case(large, options.memory_batch, options.longest, options.prompt)
     if "memory" in options.parts:
-        _require_memory(memory.workload)
+        _require_memory(*memory.workloads)
     report = Report(
         name="sft_kl",
         title="One SFT+KL step: lit_align beside its peers",

@@ -103,7 +103,7 @@ class Ours(Contender[Workload]):
             torch.autograd.backward(loss)
             return loss.detach()
 
-        return PreparedStep(run, adapter)
+        return PreparedStep(run, module, adapter)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Naive(Contender[Workload]):
             torch.autograd.backward(loss)
             return loss.detach()
 
-        return PreparedStep(run, adapter)
+        return PreparedStep(run, model, adapter)
 
 
 def peft_model(base: str, rank: int) -> tuple[Any, dict[str, nn.Parameter]]:

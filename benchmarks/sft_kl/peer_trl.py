@@ -68,7 +68,7 @@ class TRLKernels(Contender[Workload]):
             torch.autograd.backward(loss)
             return loss.detach()
 
-        return PreparedStep(run, adapter)
+        return PreparedStep(run, model, adapter)
 
 
 @dataclass(frozen=True)
@@ -134,4 +134,4 @@ class TRLTrainer(Contender[Workload]):
             torch.autograd.backward(loss)
             return loss.detach()
 
-        return PreparedStep(run, adapter)
+        return PreparedStep(run, trainer.model, adapter)
