@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -195,6 +196,23 @@ def test_never_more_rows_of_logits_at_once_than_one_chunk(monkeypatch: pytest.Mo
     monkeypatch.setattr(frozen_head, "CPU_CHUNK_BYTES", 1)  # a row that is larger makes a chunk of its own
     token_logps(hidden, head, targets)
     assert seen == [1] * 7
+
+
+def test_a_chunk_is_gone_when_the_next_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[Tensor]] = []
+
+    def spy(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        assert not [one for one in made[: len(made) // 2 * 2] if one() is not None]
+        logits = head_products.head_logits(hidden, weight, bias)
+        made.append(weakref.ref(logits))
+        return logits
+
+    monkeypatch.setattr(frozen_head, "head_logits", spy)
+    hidden, reference, head, targets = draw()
+    score_tokens(
+        hidden, head, targets, reference_hidden=reference, divergences=DIVERGENCES, statistics=["rank"], chunk_rows=3
+    )
+    assert len(made) == 2 * 3  # policy and reference, three chunks
 
 
 @pytest.mark.parametrize("weight_dtype", [torch.float32, torch.bfloat16, torch.float16])
