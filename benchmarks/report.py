@@ -41,6 +41,7 @@ class Comparison:
         ratio: Ours to theirs: of the rounds, or a single one where a round repeats the last to a few per cent (memory).
         target: Upper bound that the ratio should keep; None where there is none.
         agreement: Of loss and gradients.
+        alike: Whether all rounds compute the same; else the interval also spans how the workloads differ.
     """
 
     case: str
@@ -51,6 +52,7 @@ class Comparison:
     ratio: MedianInterval | float
     target: float | None
     agreement: Agreement
+    alike: bool = True
 
     def verdict(self) -> str:
         """Whether the target is met; it is where the interval reaches it, and the word says so if the median does not.
@@ -74,12 +76,13 @@ class Comparison:
         """The ratio, with its interval where it has one."""
         if isinstance(self.ratio, float):
             return f"{self.ratio:.3f}"
-        return f"{self.ratio.median:.3f} [{self.ratio.low:.3f}, {self.ratio.high:.3f}]"
+        text = f"{self.ratio.median:.3f} [{self.ratio.low:.3f}, {self.ratio.high:.3f}]"
+        return text if self.alike else f"{text}; sums {sum(self.ours) / sum(self.theirs):.3f}"
 
     def row(self, with_target: bool) -> str:
         """The comparison as a line of a Markdown table."""
         ratio = self.ratio_text
-        if isinstance(self.ratio, MedianInterval) and not self.ratio.settles:
+        if isinstance(self.ratio, MedianInterval) and self.alike and not self.ratio.settles:
             ratio += " does not settle"
         target = f"<= {self.target:.2f}: {self.verdict()}" if with_target and self.target is not None else ""
         digits = 0 if self.unit == "MB" else 2
@@ -144,7 +147,8 @@ class Report:
         if self.time:
             parts.append(
                 "The interval is of the median of the ratios by round, from order statistics. *Does not settle*: it is "
-                "wider than 15 % of its median; measure again on a quiet machine."
+                "wider than 15 % of its median; measure again on a quiet machine. *Sums*: the rounds compute unlike "
+                "things in turn, which the interval spans too, and this is the ratio of all seconds."
             )
         for title, facts in (("Machine", self.machine), ("Versions", self.versions), ("Settings", self.settings)):
             parts += [f"## {title}", "\n".join(f"- {key}: {value}" for key, value in facts.items())]

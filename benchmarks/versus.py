@@ -116,6 +116,7 @@ class Case(Generic[Work]):
                 ratio=ratio_by_round(ours, seconds[peer.name]),
                 target=self.targets.get(peer.name),
                 agreement=agreements[peer.name],
+                alike=len(self.workloads) == 1,
             )
             for peer in self.peers
         ]

@@ -151,6 +151,12 @@ def test_a_row_names_its_figures_and_its_doubt() -> None:
     )
 
 
+def test_rounds_that_are_not_alike_are_also_summed_up() -> None:
+    ratio = MedianInterval(0.5, 0.2, 0.8, 6, 0.96)
+    one = Comparison("DPO", "peer", "s", [1.0, 4.0], [4.0, 6.0], ratio, None, Agreement(1e-7, 2e-7), alike=False)
+    assert "| 0.500 [0.200, 0.800]; sums 0.500 |" in one.row(with_target=True)
+
+
 def test_other_shapes_are_not_judged(tmp_path: Path) -> None:
     report = Report("sft_kl", "SFT", {}, {}, {}, shapes_of_targets=False, memory=[comparison(0.5, 0.3)])
     report.write(tmp_path)
