@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 COMMANDS = {
+    "dpo": "one DPO step beside TRL's DPOTrainer: time, memory, gradients",
     "forgetting": "skill gained against skill lost: anchor, lower learning rate, replay",
     "smollm2": "the T-Wix recipe on a real model, with and without the anchor: NLL and KL on held-out rows",
     "sft-kl": "one SFT step with the KL anchor beside other libraries: time, memory, gradients",
@@ -30,7 +31,11 @@ def main(words: list[str]) -> None:
         raise SystemExit(0 if words else 2)
     name, *rest = words
     # Imported here: torch takes seconds, and a list of commands none.
-    if name == "forgetting":
+    if name == "dpo":
+        from benchmarks.dpo import command as dpo
+
+        dpo.main(rest)
+    elif name == "forgetting":
         from benchmarks.forgetting import command as forgetting
 
         forgetting.main(rest)

@@ -22,174 +22,51 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import tempfile
-from collections.abc import Sequence
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
+from benchmarks.contender import ModelShape
 from benchmarks.measuring import (
     KEEP_MEMORY,
     ONE_THREAD,
     RETURN_MEMORY,
     available_bytes,
     in_own_process,
-    interleave,
     machine,
-    peak_above_resident,
-    ratio_by_round,
     versions,
 )
-from benchmarks.sft_kl.contenders import (
-    Contender,
-    ModelShape,
-    Naive,
-    Ours,
-    Outcome,
-    Rows,
-    Workload,
-    silence_libraries,
-)
+from benchmarks.report import Report
+from benchmarks.sft_kl.contenders import Naive, Ours, Rows, Workload
 from benchmarks.sft_kl.peer_trl import VOCABULARY_CHUNK, TRLKernels, TRLTrainer
-from benchmarks.sft_kl.report import Agreement, Comparison, Report
+from benchmarks.versus import Case, measure_time
 from lit_align.losses.anchor import KLAnchor
 
-LOSS_TOLERANCE = 1e-5
-GRADIENT_TOLERANCE = 1e-4
 NAIVE_LOGITS = 7
 """Full logits that the naive step holds at its peak (measured: 6.8), for the check that memory suffices."""
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "lightning", "numpy")
 
 
-@dataclass(frozen=True)
-class Case:
-    """A workload, the contenders that compute it, and the goal against some of them.
-
-    Attributes:
-        name: As it stands in the tables.
-        workload: What is computed.
-        peers: Whom ours is compared with.
-        targets: Upper bound of the ratio ours to peer, by the peer's name.
-    """
-
-    name: str
-    workload: Workload
-    peers: tuple[Contender, ...]
-    targets: dict[str, float]
-
-
-def time_cases(shape: ModelShape, batch: int, longest: int, prompt: int) -> list[Case]:
+def time_cases(shape: ModelShape, batch: int, longest: int, prompt: int, rounds: int) -> list[Case[Workload]]:
     """The cases whose time is measured: with and without KL, without padding and with 20 %."""
     anchor, kernels = KLAnchor(coef=0.03, tail_tokens=128), (TRLKernels(True), TRLKernels(False), Naive())
     trainers = (TRLTrainer(True), TRLTrainer(False))
-    cases = []
+    cases: list[Case[Workload]] = []
     for padding, with_kernels in ((0.0, 0.85), (0.2, 0.75)):
         rows = Rows(batch, longest, padding, prompt)
         text = f"{padding:.0%} padding"
         targets = {"TRL kernels + gc": with_kernels}
-        cases.append(Case(f"SFT+KL, {text}", Workload(shape, rows, anchor), kernels, targets))
+        cases.append(Case(f"SFT+KL, {text}", (Workload(shape, rows, anchor),), Ours(), kernels, targets, rounds))
         plain = Workload(shape, rows, KLAnchor(coef=0.0))
-        cases.append(Case(f"SFT, {text}", plain, trainers, {"TRL SFTTrainer": 0.70}))
+        cases.append(Case(f"SFT, {text}", (plain,), Ours(), trainers, {"TRL SFTTrainer": 0.70}, rounds))
     return cases
 
 
-def memory_case(shape: ModelShape, batch: int, longest: int, prompt: int) -> Case:
+def memory_case(shape: ModelShape, batch: int, longest: int, prompt: int) -> Case[Workload]:
     """The case whose peak memory is measured."""
     workload = Workload(shape, Rows(batch, longest, 0.0, prompt), KLAnchor(coef=0.03, tail_tokens=128))
     peers = (TRLKernels(False), TRLKernels(True), Naive())
-    return Case("SFT+KL", workload, peers, {"naive": 0.10, "TRL kernels": 0.30, "TRL kernels + gc": 0.30})
-
-
-def agreement(ours: Outcome, peer: Outcome, name: str) -> Agreement:
-    """Relative differences of loss and of the vector of all LoRA gradients.
-
-    Raises:
-        SystemExit: A difference is over its tolerance: the two do not compute the same.
-    """
-    loss = abs(ours.loss - peer.loss) / abs(peer.loss)
-    gradient = float(np.linalg.norm(ours.gradients - peer.gradients) / np.linalg.norm(peer.gradients))
-    if not (loss <= LOSS_TOLERANCE and gradient <= GRADIENT_TOLERANCE):
-        raise SystemExit(
-            f"{name}: loss differs from ours by {loss:.1e} (tolerance {LOSS_TOLERANCE:.0e}), LoRA gradients by "
-            f"{gradient:.1e} ({GRADIENT_TOLERANCE:.0e}): no comparison of speed before both compute the same"
-        )
-    return Agreement(loss, gradient)
-
-
-def measure_time(cases: Sequence[Case], rounds: int) -> list[Comparison]:
-    """Run in a process of its own: agreement first, then the rounds; one case after the other."""
-    silence_libraries()
-    torch.set_num_threads(1)
-    return [comparison for case in cases for comparison in _timed(case, rounds)]
-
-
-def _timed(case: Case, rounds: int) -> list[Comparison]:
-    with tempfile.TemporaryDirectory() as folder:
-        base = case.workload.model.save(Path(folder))
-        steps = {one.name: one.prepare(case.workload, base) for one in (Ours(), *case.peers)}
-    outcomes = {name: step.outcome() for name, step in steps.items()}
-    agreements = {one.name: agreement(outcomes[Ours().name], outcomes[one.name], one.name) for one in case.peers}
-    seconds = interleave({name: step.fresh for name, step in steps.items()}, rounds)
-    ours = seconds[Ours().name]
-    return [
-        Comparison(
-            case=case.name,
-            peer=peer.name,
-            unit="s",
-            ours=ours,
-            theirs=seconds[peer.name],
-            ratio=ratio_by_round(ours, seconds[peer.name]),
-            target=case.targets.get(peer.name),
-            agreement=agreements[peer.name],
-        )
-        for peer in case.peers
-    ]
-
-
-def peak_of_step(contender: Contender, workload: Workload, base: str) -> tuple[Outcome, float]:
-    """Run in a process of its own: outcome of the first step, and its peak in MB."""
-    silence_libraries()
-    torch.set_num_threads(1)
-    step = contender.prepare(workload, base)
-    return peak_above_resident(step.outcome)
-
-
-def measure_memory(case: Case) -> list[Comparison]:
-    """Each contender in a process of its own."""
-    results: dict[str, tuple[Outcome, float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        base = case.workload.model.save(Path(folder))
-        for contender in (Ours(), *case.peers):
-            try:
-                results[contender.name] = in_own_process(
-                    ONE_THREAD | RETURN_MEMORY, peak_of_step, contender, case.workload, base
-                )
-            except BrokenProcessPool as error:
-                raise SystemExit(
-                    f"memory of {contender.name}: its process was killed, most likely for want of memory; "
-                    "set a smaller --memory-batch"
-                ) from error
-    ours, ours_peak = results[Ours().name]
-    comparisons = []
-    for peer in case.peers:
-        theirs, peak = results[peer.name]
-        comparisons.append(
-            Comparison(
-                case=case.name,
-                peer=peer.name,
-                unit="MB",
-                ours=[ours_peak],
-                theirs=[peak],
-                ratio=ours_peak / peak,
-                target=case.targets.get(peer.name),
-                agreement=agreement(ours, theirs, peer.name),
-            )
-        )
-    return comparisons
+    targets = {"naive": 0.10, "TRL kernels": 0.30, "TRL kernels + gc": 0.30}
+    return Case("SFT+KL", (workload,), Ours(), peers, targets, rounds=1)
 
 
 def main(arguments: list[str]) -> None:
@@ -211,11 +88,13 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(f"--prompt must be positive and below half of --longest, got {options.prompt}")
     timed = ModelShape(options.vocabulary, options.hidden, options.layers)
     large = ModelShape(options.memory_vocabulary, options.hidden, options.memory_layers)
-    cases = time_cases(timed, options.batch, options.longest, options.prompt)
+    cases = time_cases(timed, options.batch, options.longest, options.prompt, options.rounds)
     memory = memory_case(large, options.memory_batch, options.longest, options.prompt)
     if "memory" in options.parts:
-        _require_memory(memory.workload)
+        _require_memory(*memory.workloads)
     report = Report(
+        name="sft_kl",
+        title="One SFT+KL step: lit_align beside its peers",
         machine=machine(),
         versions=versions(PACKAGES),
         settings={
@@ -236,9 +115,9 @@ def main(arguments: list[str]) -> None:
         ),
     )
     if "time" in options.parts:
-        report.time += in_own_process(ONE_THREAD | KEEP_MEMORY, measure_time, cases, options.rounds)
+        report.time += in_own_process(ONE_THREAD | KEEP_MEMORY, measure_time, cases)
     if "memory" in options.parts:
-        report.memory += measure_memory(memory)
+        report.memory += memory.memory(too_large="set a smaller --memory-batch")
     report.write(options.output)
     print(report.markdown())
 

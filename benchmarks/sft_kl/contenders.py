@@ -2,69 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from benchmarks.contender import PAD, Contender, ModelShape, PreparedStep, fill, filled_adapter, lora_config
 from lit_align.forest import TokenClass, TokenForest, TokenPath, Window
 from lit_align.losses.anchor import KLAnchor
 from lit_align.models.loading import LoRA, Weights
 from lit_align.modules.sft import SFTModule
 
-PAD = 0
 IGNORED = -100
 """Label of a position without a target, in the convention of transformers and TRL."""
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """A Qwen3 model with random weights.
-
-    Attributes:
-        vocabulary: Number of tokens.
-        hidden: Hidden size; the intermediate size is three times it.
-        layers: Number of layers.
-        heads: Query heads.
-        key_value_heads: Key and value heads.
-        head_dim: Size of a head.
-    """
-
-    vocabulary: int
-    hidden: int = 256
-    layers: int = 6
-    heads: int = 4
-    key_value_heads: int = 2
-    head_dim: int = 128
-
-    def save(self, folder: Path) -> str:
-        """Write the model in transformers' format, embedding and head tied, fp32; return the folder."""
-        from transformers import Qwen3Config, Qwen3ForCausalLM
-
-        torch.manual_seed(0)
-        config = Qwen3Config(
-            vocab_size=self.vocabulary,
-            hidden_size=self.hidden,
-            intermediate_size=3 * self.hidden,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.heads,
-            num_key_value_heads=self.key_value_heads,
-            head_dim=self.head_dim,
-            tie_word_embeddings=True,
-            initializer_range=0.04,  # twice the default: logits with a spread, as a trained model has
-            pad_token_id=PAD,
-            bos_token_id=1,
-            eos_token_id=1,
-        )
-        Qwen3ForCausalLM(config).save_pretrained(folder)
-        return str(folder)
 
 
 @dataclass(frozen=True)
@@ -127,59 +79,8 @@ class Workload:
     rank: int = 8
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What a step computed.
-
-    Attributes:
-        loss: The loss.
-        gradients: All LoRA gradients in one vector, in the order of their names.
-    """
-
-    loss: float
-    gradients: NDArray[np.float32]
-
-
 @dataclass(frozen=True)
-class PreparedStep:
-    """A step ready to run.
-
-    Attributes:
-        run: Forward and backward; returns the loss.
-        adapter: The trained parameters, by their names in PEFT's model.
-    """
-
-    run: Callable[[], Tensor]
-    adapter: Mapping[str, nn.Parameter]
-
-    def fresh(self) -> Tensor:
-        """Run with no gradient left from before, as after ``zero_grad``."""
-        for parameter in self.adapter.values():
-            parameter.grad = None
-        return self.run()
-
-    def outcome(self) -> Outcome:
-        """Run and keep loss and gradients."""
-        loss = float(self.fresh())
-        grads = [self.adapter[name].grad for name in sorted(self.adapter)]
-        return Outcome(loss, torch.cat([grad.flatten() for grad in grads if grad is not None]).numpy().copy())
-
-
-class Contender(ABC):
-    """One way to compute the step; a frozen dataclass that travels to the process that runs it."""
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """As it stands in the tables."""
-
-    @abstractmethod
-    def prepare(self, workload: Workload, base: str) -> PreparedStep:
-        """Load the model of ``base`` (a folder), give it the adapter of all contenders, hold the rows ready."""
-
-
-@dataclass(frozen=True)
-class Ours(Contender):
+class Ours(Contender[Workload]):
     """``SFTModule.forest_loss`` and backward on a window of one forest; building the forest is part of the step."""
 
     @property
@@ -193,7 +94,7 @@ class Ours(Contender):
         module = SFTModule(base, Weights(dtype="float32"), lora, anchor=workload.anchor)
         module.configure_model()
         module.train()
-        adapter = _fill({name.removeprefix("peft."): p for name, p in module.policy.adapter_parameters().items()})
+        adapter = fill({name.removeprefix("peft."): p for name, p in module.policy.adapter_parameters().items()})
         paths = workload.rows.paths(workload.model.vocabulary)
 
         def run() -> Tensor:
@@ -202,11 +103,11 @@ class Ours(Contender):
             torch.autograd.backward(loss)
             return loss.detach()
 
-        return PreparedStep(run, adapter)
+        return PreparedStep(run, module, adapter)
 
 
 @dataclass(frozen=True)
-class Naive(Contender):
+class Naive(Contender[Workload]):
     """What a user writes first: padded rows, full logits of policy and base, cross entropy and KL in plain torch."""
 
     @property
@@ -233,7 +134,7 @@ class Naive(Contender):
             torch.autograd.backward(loss)
             return loss.detach()
 
-        return PreparedStep(run, adapter)
+        return PreparedStep(run, model, adapter)
 
 
 def peft_model(base: str, rank: int) -> tuple[Any, dict[str, nn.Parameter]]:
@@ -246,42 +147,9 @@ def peft_model(base: str, rank: int) -> tuple[Any, dict[str, nn.Parameter]]:
     return model, filled_adapter(model)
 
 
-def lora_config(rank: int) -> Any:
-    """PEFT's settings of the adapter that all contenders train."""
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", bias="none", task_type="CAUSAL_LM"
-    )
-
-
-def filled_adapter(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Give the model the adapter of all contenders; return its parameters by name."""
-    return _fill({name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad})
-
-
-def silence_libraries() -> None:
-    """Hide progress bars and deprecation notes of libraries among themselves; the tables are what this prints."""
-    from datasets import disable_progress_bars
-    from transformers.utils import logging
-
-    disable_progress_bars()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    warnings.filterwarnings("ignore", message=".*gradient_checkpointing` is deprecated", category=FutureWarning)
-
-
 def anchored_positions(workload: Workload, labels: Tensor) -> Tensor:
     """The positions ``(count, longest - 1)`` whose next token is anchored: those of each row's last targets."""
     target = labels[:, 1:] != IGNORED
     from_end = target.flip(1).cumsum(1).flip(1)
     tail = workload.anchor.tail_tokens
     return target & (from_end <= tail) if tail else target
-
-
-def _fill(adapter: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
-    """Random factors; B is not zero, so that policy and base differ and each factor has a gradient."""
-    generator = torch.Generator().manual_seed(1)
-    for name in sorted(adapter):
-        spread = 0.05 if "lora_B" in name else adapter[name].shape[1] ** -0.5
-        adapter[name].data.copy_(torch.randn(adapter[name].shape, generator=generator) * spread)
-    return adapter

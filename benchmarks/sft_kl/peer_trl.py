@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -12,15 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.sft_kl.contenders import (
-    Contender,
-    PreparedStep,
-    Workload,
-    anchored_positions,
-    filled_adapter,
-    lora_config,
-    peft_model,
-)
+from benchmarks.contender import Contender, PreparedStep, filled_adapter, lora_config
+from benchmarks.sft_kl.contenders import Workload, anchored_positions, peft_model
+from benchmarks.trl_trainer import begin_training, positions_with_a_label_alone, word_tokenizer
 
 VOCABULARY_CHUNK = 32_768
 """Columns of a tile of the kernel, as TRL calls it (``trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE``)."""
@@ -30,7 +22,7 @@ OUTPUTS = ("log_probs", "entropy", "is_top1")
 
 
 @dataclass(frozen=True)
-class TRLKernels(Contender):
+class TRLKernels(Contender[Workload]):
     """The strongest SFT+KL that TRL's kernels make; TRL itself has no KL in its SFTTrainer.
 
     ``ChunkedLogProbFunction`` at the positions with a label, ``ChunkedDivergenceFunction`` with ``beta=1`` (reverse
@@ -76,11 +68,11 @@ class TRLKernels(Contender):
             torch.autograd.backward(loss)
             return loss.detach()
 
-        return PreparedStep(run, adapter)
+        return PreparedStep(run, model, adapter)
 
 
 @dataclass(frozen=True)
-class TRLTrainer(Contender):
+class TRLTrainer(Contender[Workload]):
     """``SFTTrainer.compute_loss`` and backward on a batch of the trainer's own collator; no KL, no optimizer step.
 
     Everything else stands at TRL's defaults. On a CPU, TRL scores every position; it is made to score those with a
@@ -127,46 +119,19 @@ class TRLTrainer(Contender):
                     disable_tqdm=True,
                 ),
                 train_dataset=Dataset.from_list(rows),
-                processing_class=_tokenizer(),
+                processing_class=word_tokenizer(workload.model.vocabulary),
                 peft_config=lora_config(workload.rank),
             )
-        if trainer.args.activation_checkpointing:  # Trainer.train() does this before the first step
-            trainer.model.activation_checkpointing_enable(trainer.args.activation_checkpointing_kwargs)
-        trainer.model.train()
-        if trainer.model.get_base_model().is_activation_checkpointing != self.gradient_checkpointing:
-            raise ValueError(f"gradient checkpointing should be {self.gradient_checkpointing} in SFTTrainer and is not")
+        begin_training(trainer, self.gradient_checkpointing)
         adapter = filled_adapter(trainer.model)
         batch = trainer.data_collator([trainer.train_dataset[row] for row in range(len(rows))])
         if not torch.equal(batch["labels"], labels):
             raise ValueError("TRL's collator gives other labels than the workload: the two would not train on one text")
 
         def run() -> Tensor:
-            with _positions_with_a_label_alone():
+            with positions_with_a_label_alone():
                 loss: Tensor = trainer.compute_loss(trainer.model, dict(batch))
             torch.autograd.backward(loss)
             return loss.detach()
 
-        return PreparedStep(run, adapter)
-
-
-@contextmanager
-def _positions_with_a_label_alone() -> Iterator[None]:
-    """Make TRL's fused head take the branch that it takes where Triton runs; the kernel itself stays torch's."""
-    module: Any = import_module("trl.trainer.utils")
-    before = module._use_triton
-    module._use_triton = lambda _device: True
-    try:
-        yield
-    finally:
-        module._use_triton = before
-
-
-def _tokenizer() -> Any:
-    """A tokenizer with the special tokens that SFTTrainer asks for; the rows come as ids and never meet it."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(WordLevel({"<pad>": 0, "<eos>": 1, "<unk>": 2}, unk_token="<unk>"))
-    special = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"}
-    return PreTrainedTokenizerFast(tokenizer_object=words, **special)  # type: ignore[no-untyped-call]
+        return PreparedStep(run, trainer.model, adapter)

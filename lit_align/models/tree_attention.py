@@ -176,8 +176,10 @@ def forest_attention(
     if not isinstance(forest_plan, tuple):
         attended = _compiled_flex_attention()(query, key, value, block_mask=forest_plan, scale=scaling, enable_gqa=True)
         return attended.transpose(1, 2).contiguous(), None
+    # Each key head is a row of a batch, with the query heads that share it: key and value are then widened as views.
     groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    query = query.reshape(key.shape[1], groups, *query.shape[2:])
+    key, value = key.transpose(0, 1), value.transpose(0, 1)
     # Cut once at all bounds: the backward of a cut is one concatenation, that of each slice a tensor of all rows.
     bounds = sorted({0, key.shape[2], *(row for call in forest_plan for run in call.keys for row in run)})
     sizes = [end - start for start, end in itertools.pairwise(bounds)]
@@ -187,8 +189,8 @@ def forest_attention(
     parts = [
         F.scaled_dot_product_attention(
             rows,
-            _joined(keys, call.keys, place),
-            _joined(values, call.keys, place),
+            _widened(_joined(keys, call.keys, place), groups),
+            _widened(_joined(values, call.keys, place), groups),
             attn_mask=call.mask,
             dropout_p=dropout,
             is_causal=call.mask is None,
@@ -196,12 +198,18 @@ def forest_attention(
         )
         for rows, call in zip(queries, forest_plan, strict=True)
     ]
-    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+    return torch.cat([part.permute(2, 0, 1, 3) for part in parts]).flatten(1, 2)[None], None
 
 
 def _joined(pieces: Sequence[Tensor], runs: tuple[tuple[int, int], ...], place: Mapping[int, int]) -> Tensor:
     parts = [piece for start, end in runs for piece in pieces[place[start] : place[end]]]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+def _widened(rows: Tensor, groups: int) -> Tensor:
+    """One key head for all query heads that share it: a view for the CPU's kernel, for others they are repeated."""
+    widened = rows.expand(-1, groups, -1, -1)
+    return widened if rows.device.type == "cpu" else widened.contiguous()
 
 
 @cache

@@ -12,7 +12,8 @@ from lit_align.forest import TokenForest
 from lit_align.losses.preference.contract import AnswerScores, PairScores
 from lit_align.models.policy import Policy
 from lit_align.models.reference import Reference
-from lit_align.ops.frozen_head import LogitDivergence, score_tokens, token_logps
+from lit_align.ops.frozen_head import score_tokens, token_logps
+from lit_align.ops.score_block import LogitDivergence
 from lit_align.ops.token_statistics import Statistic
 
 

@@ -17,21 +17,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lit_align.ops.head_products import accumulation_dtype, head_gradient, head_logits
+from lit_align.ops.score_block import LogitDivergence, score_block
 from lit_align.ops.token_statistics import STATISTICS, Statistic
 
-CHUNK_BYTES = 64 * 2**20
-"""Upper bound of one chunk of logits, bytes; a row that is larger makes a chunk of its own."""
+CHUNK_BYTES, CPU_CHUNK_BYTES = 64 * 2**20, 16 * 2**20
+"""Upper bound of one chunk of logits, bytes; a row that is larger makes a chunk of its own. The products of a large
+chunk are faster (on a CPU with 152,000 tokens 64 MiB by a third, measured), but it lies on top of all activations."""
 
-DIVERGENCE_BYTES = 16 * 2**20
-"""Upper bound of what one call of a divergence sees of a chunk, bytes: it makes several temporaries of this size, and
-on CPU small ones are two to three times as fast (measured: 64 MiB are mapped and zeroed by the kernel each time)."""
+BLOCK_BYTES, CPU_BLOCK_BYTES = 16 * 2**20, 2**20
+"""A chunk is scored block by block, so that the temporaries of softmax and divergences are of the size of a block; on a
+CPU so many bytes for each thread, which are also faster (large ones are mapped and zeroed by the kernel each time)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,20 +72,6 @@ class FrozenHead:
                 raise ValueError(
                     f"head {name} is trainable: its gradient would be dropped silently; freeze it (requires_grad=False)"
                 )
-
-
-class LogitDivergence(Protocol):
-    """What :func:`score_tokens` asks of a divergence between the policy's and the reference's next-token distribution.
-
-    :class:`lit_align.losses.anchor.Divergence` is the family that satisfies it. Inputs belong to the caller and are
-    read only; ``log_p`` (policy) and ``log_q`` (reference) are log-softmaxed, shape ``(n, V)``, ``targets`` ``(n,)``.
-    """
-
-    def __call__(self, log_p: Tensor, log_q: Tensor, targets: Tensor) -> Tensor:
-        """The value at each position, nats, shape ``(n,)``."""
-
-    def value_and_grad(self, log_p: Tensor, log_q: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The value ``(n,)`` and its gradient with respect to the policy's *logits*, ``(n, V)``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +154,7 @@ def score_tokens(
     _check(hidden, head, targets, reference_hidden, divergences, statistics, chunk_rows)
     need_grad = torch.is_grad_enabled() and hidden.requires_grad
     if chunk_rows is None:
-        chunk_rows = max(1, CHUNK_BYTES // (head.weight.shape[0] * accumulation_dtype(hidden.dtype).itemsize))
+        chunk_rows = _rows(head, hidden, CHUNK_BYTES, CPU_CHUNK_BYTES)
     with torch.autocast(hidden.device.type, enabled=False):
         outputs = cast(
             tuple[Tensor, ...],
@@ -194,69 +182,80 @@ class _ScoreTokens(torch.autograd.Function):
         need_grad: bool,
     ) -> tuple[Tensor, ...]:
         rows, dtype = hidden.shape[0], accumulation_dtype(hidden.dtype)
-        logps = hidden.new_empty(rows, dtype=dtype)
-        values = [hidden.new_empty(rows, dtype=dtype) for _ in divergences]
+        values = [hidden.new_empty(rows, dtype=dtype) for _ in range(1 + len(divergences))]
         stats = [hidden.new_empty(rows, dtype=torch.long if name == "rank" else dtype) for name in statistics]
         # Rounded to hidden's dtype only here, after every cancellation has been carried out in fp32.
-        slopes = [torch.empty_like(hidden) for _ in range(1 + len(divergences))] if need_grad else []
+        gradients = [torch.empty_like(hidden) for _ in values] if need_grad else []
         for start in range(0, rows, chunk_rows):
-            part = slice(start, start + chunk_rows)
-            target = targets[part].unsqueeze(1)
-            log_p = head_logits(hidden[part], head.weight, head.bias).log_softmax(-1)
-            logps[part] = log_p.gather(1, target).squeeze(1)
-            p = log_p.exp() if statistics else None
-            for stat, name in zip(stats, statistics, strict=True):
-                stat[part] = STATISTICS[name](log_p, cast(Tensor, p), targets[part])
-            if reference_hidden is not None:
-                p = None  # made again below: beside log_q it would be one chunk too many
-                log_q = head_logits(reference_hidden[part], head.weight, head.bias).log_softmax(-1)
-                for k, divergence in enumerate(divergences):
-                    values[k][part], slope = _diverge(divergence, log_p, log_q, targets[part], need_grad)
-                    if slope is not None:
-                        slopes[1 + k][part] = head_gradient(slope, head.weight, hidden.dtype)
-                    del slope
-                del log_q
-            if need_grad:
-                # d logp / dz = onehot - p; the target's entry as the mass of the others keeps precision at p near 1.
-                slope = (log_p.exp_() if p is None else p).scatter_(1, target, 0.0)
-                others = slope.sum(-1, keepdim=True)
-                slopes[0][part] = head_gradient(slope.neg_().scatter_(1, target, others), head.weight, hidden.dtype)
+            chunk = slice(start, start + chunk_rows)
+            _score_chunk(
+                hidden[chunk],
+                None if reference_hidden is None else reference_hidden[chunk],
+                head,
+                targets[chunk],
+                divergences,
+                statistics,
+                _rows(head, hidden, BLOCK_BYTES, CPU_BLOCK_BYTES * torch.get_num_threads()),
+                [out[chunk] for out in (*values, *stats)],
+                [gradient[chunk] for gradient in gradients],
+            )
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*stats)
-        ctx.save_for_backward(*slopes)
-        return (logps, *values, *stats)
+        ctx.save_for_backward(*gradients)
+        return (*values, *stats)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        slopes: tuple[Tensor, ...] = ctx.saved_tensors
+        gradients: tuple[Tensor, ...] = ctx.saved_tensors
         total: Tensor | None = None
-        for grad, slope in zip(grads, slopes, strict=False):  # the statistics at the end of `grads` have no slope
+        for grad, gradient in zip(grads, gradients, strict=False):  # the statistics at the end of `grads` have none
             if grad is not None:
-                term = slope * grad.unsqueeze(1)  # promotes to grad's fp32
+                term = gradient * grad.unsqueeze(1)  # promotes to grad's fp32
                 total = term if total is None else total.add_(term)
-        return (None if total is None else total.to(slopes[0].dtype), *(None,) * 7)
+        return (None if total is None else total.to(gradients[0].dtype), *(None,) * 7)
 
 
-def _diverge(
-    divergence: LogitDivergence, log_p: Tensor, log_q: Tensor, targets: Tensor, need_grad: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Value ``(n,)`` and, if needed, gradient ``(n, V)`` of a chunk, a few rows at a time."""
-    rows = max(1, DIVERGENCE_BYTES // (log_p.shape[1] * log_p.element_size()))
-    value, slope = log_p.new_empty(log_p.shape[0]), torch.empty_like(log_p) if need_grad else None
-    for start in range(0, log_p.shape[0], rows):
-        part = slice(start, start + rows)
-        if slope is None:
-            value[part] = divergence(log_p[part], log_q[part], targets[part])
-            continue
-        few, gradient = divergence.value_and_grad(log_p[part], log_q[part], targets[part])
-        if few.shape != targets[part].shape or gradient.shape != log_p[part].shape:
-            raise ValueError(
-                f"{divergence} must give a value of shape {tuple(targets[part].shape)} and a gradient of shape "
-                f"{tuple(log_p[part].shape)}, got {tuple(few.shape)} and {tuple(gradient.shape)}"
-            )
-        value[part], slope[part] = few, gradient
-    return value, slope
+def _score_chunk(
+    hidden: Tensor,
+    reference_hidden: Tensor | None,
+    head: FrozenHead,
+    targets: Tensor,
+    divergences: Sequence[LogitDivergence],
+    statistics: Sequence[Statistic],
+    block_rows: int,
+    outputs: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+) -> None:
+    """Fill in the outputs of a chunk, and the gradients if there are any; its logits are gone when this returns."""
+    logits = head_logits(hidden, head.weight, head.bias)
+    reference = None if reference_hidden is None else head_logits(reference_hidden, head.weight, head.bias)
+    # Slopes take the places of the logits that they were made of; further divergences need places of their own.
+    places = [logits] if reference is None else [logits, reference]
+    places += [torch.empty_like(logits) for _ in gradients[len(places) :]]
+    for start in range(0, len(logits), block_rows):
+        block = slice(start, start + block_rows)
+        scores = score_block(
+            logits[block],
+            None if reference is None else reference[block],
+            targets[block],
+            divergences,
+            statistics,
+            need_grad=bool(gradients),
+        )
+        for output, part in zip(outputs, [*scores.values, *scores.statistics], strict=True):
+            output[block] = part
+        for place, slope in zip(places, scores.slopes, strict=False):  # without gradient there are no slopes
+            place[block] = slope
+        del scores
+    for gradient, place in zip(gradients, places, strict=False):
+        gradient.copy_(head_gradient(place, head.weight, hidden.dtype))
+
+
+def _rows(head: FrozenHead, hidden: Tensor, most: int, most_on_cpu: int) -> int:
+    """Rows of logits in so many bytes."""
+    most = most_on_cpu if hidden.device.type == "cpu" else most
+    return max(1, most // (head.weight.shape[0] * accumulation_dtype(hidden.dtype).itemsize))
 
 
 def _describe(tensor: Tensor) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.contender import ModelShape, Outcome
 from benchmarks.measuring import (
     MedianInterval,
     in_own_process,
@@ -20,9 +21,10 @@ from benchmarks.measuring import (
     peak_above_resident,
     ratio_by_round,
 )
-from benchmarks.sft_kl.command import agreement, main, memory_case, time_cases
-from benchmarks.sft_kl.contenders import IGNORED, ModelShape, Outcome, Rows, Workload, anchored_positions
-from benchmarks.sft_kl.report import Agreement, Comparison, Report
+from benchmarks.report import Agreement, Comparison, Report
+from benchmarks.sft_kl.command import main, memory_case, time_cases
+from benchmarks.sft_kl.contenders import IGNORED, Rows, Workload, anchored_positions
+from benchmarks.versus import Tolerance
 from lit_align.losses.anchor import KLAnchor
 
 # ------------------------------------------------------------------------------------------------ the statistic
@@ -149,21 +151,27 @@ def test_a_row_names_its_figures_and_its_doubt() -> None:
     )
 
 
+def test_rounds_that_are_not_alike_are_also_summed_up() -> None:
+    ratio = MedianInterval(0.5, 0.2, 0.8, 6, 0.96)
+    one = Comparison("DPO", "peer", "s", [1.0, 4.0], [4.0, 6.0], ratio, None, Agreement(1e-7, 2e-7), alike=False)
+    assert "| 0.500 [0.200, 0.800]; sums 0.500 |" in one.row(with_target=True)
+
+
 def test_other_shapes_are_not_judged(tmp_path: Path) -> None:
-    report = Report({}, {}, {}, shapes_of_targets=False, memory=[comparison(0.5, 0.3)])
+    report = Report("sft_kl", "SFT", {}, {}, {}, shapes_of_targets=False, memory=[comparison(0.5, 0.3)])
     report.write(tmp_path)
     assert "missed" not in (tmp_path / "sft_kl.md").read_text() + (tmp_path / "sft_kl.json").read_text()
 
 
 def test_contenders_that_differ_stop_the_run() -> None:
     ours, peer = Outcome(2.0, np.ones(4, np.float32)), Outcome(2.0, np.ones(4, np.float32) + np.float32(2e-4))
-    assert agreement(ours, ours, "peer") == Agreement(0.0, 0.0)
+    assert Tolerance().agreement(ours, ours, "peer") == Agreement(0.0, 0.0)
     with pytest.raises(SystemExit, match=r"peer: loss differs .* 0\.0e\+00 .*gradients by 2\.0e-04 \(1e-04\)"):
-        agreement(ours, peer, "peer")
+        Tolerance().agreement(ours, peer, "peer")
 
 
 def test_every_target_names_a_peer_of_its_case() -> None:
-    cases = [*time_cases(ModelShape(100), 4, 512, 128), memory_case(ModelShape(100), 8, 512, 128)]
+    cases = [*time_cases(ModelShape(100), 4, 512, 128, rounds=6), memory_case(ModelShape(100), 8, 512, 128)]
     assert all(set(case.targets) <= {peer.name for peer in case.peers} for case in cases)
     assert all(case.targets for case in cases)
 

@@ -1,4 +1,4 @@
-"""What a window of pairs costs, in counted products: shared tokens once, the head at answers alone."""
+"""What a window of pairs costs, in counted products and in bytes kept for backward; each gate catches a fault."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from types import SimpleNamespace
 import pytest
 import torch
 from test_sft_cost import RANK, Formula, flops, path
+from torch import Tensor
 
 from lit_align.forest import TokenForest, TokenPath, Window
 from lit_align.losses.preference import AOTLoss, PreferenceLoss, SigmoidLoss, SimPOLoss
+from lit_align.models import tree_attention
 from lit_align.models.loading import LoRA, Weights
+from lit_align.models.tree_attention import AttentionPath
 from lit_align.modules.dpo import DPOModule
 
 CONTEXT, QUESTION, ANSWER = 60, 4, 2
 
 
-def module_of(base: str, loss: PreferenceLoss) -> DPOModule:
-    module = DPOModule(base, Weights(dtype="float32"), LoRA(rank=RANK, alpha=8), loss=loss)
+def module_of(base: str, loss: PreferenceLoss, attention: AttentionPath = "tree_sdpa") -> DPOModule:
+    module = DPOModule(base, Weights(dtype="float32"), LoRA(rank=RANK, alpha=8), attention, loss=loss)
     module.configure_model()
     data = SimpleNamespace(source_names=("",), windows_per_epoch=1)
     module.trainer = SimpleNamespace(datamodule=data, world_size=1, global_rank=0)  # type: ignore[assignment]
@@ -37,6 +40,10 @@ def table(number: int) -> list[list[TokenPath]]:
 
 
 def cost(module: DPOModule, *forests: Sequence[Sequence[TokenPath]]) -> int:
+    return flops(step(module, *forests))
+
+
+def step(module: DPOModule, *forests: Sequence[Sequence[TokenPath]]) -> Callable[[], None]:
     built = tuple(TokenForest.build(groups) for groups in forests)
     counts = module.counts(Window(built, 0, ()))
 
@@ -44,7 +51,7 @@ def cost(module: DPOModule, *forests: Sequence[Sequence[TokenPath]]) -> int:
         for forest_loss in module.window_losses(built, counts, 0):
             torch.autograd.backward(forest_loss()[0])
 
-    return flops(run)
+    return run
 
 
 def whole(pairs: list[list[TokenPath]]) -> list[list[TokenPath]]:
@@ -93,3 +100,57 @@ def test_coupled_pairs_cost_a_forward_of_the_policy_more_and_none_in_one_forest(
     assert cost(coupled, one) == cost(sigmoid, one)
     two = (whole(table(0)[:3]), whole(table(0)[3:]))
     assert 1.25 < cost(coupled, *two) / cost(sigmoid, *two) < 1.5
+
+
+# ------------------------------------------------------------------------------------------------ bytes kept
+
+
+def bytes_kept(module: DPOModule, forest: Sequence[Sequence[TokenPath]]) -> int:
+    """What a forest keeps for backward: each storage once, as a whole; not the weights, which are there anyway."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no address is given out twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        step(module, forest)()
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+Sharing = Callable[[list[list[TokenPath]]], list[list[TokenPath]]]
+GATES: dict[str, tuple[Sharing, float]] = {
+    "a prompt shared by two answers": (lambda pairs: pairs, 0.60),
+    "a table shared by six questions": (whole, 0.175),
+}
+by_gate = pytest.mark.parametrize("gate", GATES)
+
+
+def kept_of_padded(base: str, module: DPOModule, share: Sharing) -> float:
+    """Bytes kept, as a share of what the rows of each answer keep, padded and alone."""
+    padded = module_of(base, SigmoidLoss(), attention="padded")
+    return bytes_kept(module, share(table(0))) / bytes_kept(padded, alone(table(0)))
+
+
+@by_gate
+def test_shared_rows_are_kept_once(gate: str, random_qwen3: str, sigmoid: DPOModule) -> None:
+    share, most = GATES[gate]
+    assert kept_of_padded(random_qwen3, sigmoid, share) < most
+
+
+@by_gate
+def test_rows_that_are_not_shared_are_caught(gate: str, random_qwen3: str, sigmoid: DPOModule) -> None:
+    _, most = GATES[gate]
+    assert kept_of_padded(random_qwen3, sigmoid, alone) > most
+
+
+@by_gate
+def test_keys_that_are_kept_for_each_query_head_are_caught(
+    gate: str, random_qwen3: str, sigmoid: DPOModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree_attention, "_widened", lambda rows, groups: rows.repeat_interleave(groups, dim=1))
+    share, most = GATES[gate]
+    assert kept_of_padded(random_qwen3, sigmoid, share) > most

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -132,7 +133,8 @@ def test_one_row_may_predict_several_targets() -> None:
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 1000])
 def test_chunk_size_changes_nothing_beyond_rounding(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, reference, head, targets = draw(dtype=torch.float32)
-    monkeypatch.setattr(frozen_head, "DIVERGENCE_BYTES", 29 * 4 * 2)  # two rows at a time
+    monkeypatch.setattr(frozen_head, "CPU_BLOCK_BYTES", 29 * 4 * 2)  # two rows at a time
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     results = []
     for chunk_rows in (rows, None):
         scores = score_tokens(
@@ -186,14 +188,31 @@ def test_never_more_rows_of_logits_at_once_than_one_chunk(monkeypatch: pytest.Mo
         return head_products.head_logits(hidden, weight, bias)
 
     monkeypatch.setattr(frozen_head, "head_logits", spy)
-    monkeypatch.setattr(frozen_head, "CHUNK_BYTES", 3 * 29 * 8 + 5)  # three rows of float64 and a bit
+    monkeypatch.setattr(frozen_head, "CPU_CHUNK_BYTES", 3 * 29 * 8 + 5)  # three rows of float64 and a bit
     hidden, _, head, targets = draw()
     token_logps(hidden, head, targets)
     assert seen == [3, 3, 1]
     seen.clear()
-    monkeypatch.setattr(frozen_head, "CHUNK_BYTES", 1)  # a row that is larger makes a chunk of its own
+    monkeypatch.setattr(frozen_head, "CPU_CHUNK_BYTES", 1)  # a row that is larger makes a chunk of its own
     token_logps(hidden, head, targets)
     assert seen == [1] * 7
+
+
+def test_a_chunk_is_gone_when_the_next_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[Tensor]] = []
+
+    def spy(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        assert not [one for one in made[: len(made) // 2 * 2] if one() is not None]
+        logits = head_products.head_logits(hidden, weight, bias)
+        made.append(weakref.ref(logits))
+        return logits
+
+    monkeypatch.setattr(frozen_head, "head_logits", spy)
+    hidden, reference, head, targets = draw()
+    score_tokens(
+        hidden, head, targets, reference_hidden=reference, divergences=DIVERGENCES, statistics=["rank"], chunk_rows=3
+    )
+    assert len(made) == 2 * 3  # policy and reference, three chunks
 
 
 @pytest.mark.parametrize("weight_dtype", [torch.float32, torch.bfloat16, torch.float16])

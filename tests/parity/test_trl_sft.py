@@ -14,7 +14,8 @@ import pytest
 from lit_align.losses.anchor import ForwardKL, KLAnchor
 
 pytest.importorskip("trl")
-from benchmarks.sft_kl.contenders import Contender, ModelShape, Naive, Ours, Outcome, Rows, Workload
+from benchmarks.contender import Contender, ModelShape, Outcome
+from benchmarks.sft_kl.contenders import Naive, Ours, Rows, Workload
 from benchmarks.sft_kl.peer_trl import TRLKernels, TRLTrainer
 
 pytestmark = [
@@ -50,7 +51,7 @@ def difference(one: Outcome, other: Outcome) -> tuple[float, float]:
     ],
     ids=lambda value: value.name if isinstance(value, Contender) else "",
 )
-def test_loss_and_gradients_of_a_step_are_the_peers(peer: Contender, workload: Workload, base: str) -> None:
+def test_loss_and_gradients_of_a_step_are_the_peers(peer: Contender[Workload], workload: Workload, base: str) -> None:
     loss, gradient = difference(Ours().prepare(workload, base).outcome(), peer.prepare(workload, base).outcome())
     assert loss < 1e-5
     assert gradient < 1e-5

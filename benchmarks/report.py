@@ -1,4 +1,4 @@
-"""The tables of the SFT+KL benchmark, as Markdown and as JSON."""
+"""The tables of a comparison with other libraries, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ class Agreement:
     loss: float
     gradient: float
 
+    def worse(self, other: Agreement) -> Agreement:
+        """The larger of both differences."""
+        return Agreement(max(self.loss, other.loss), max(self.gradient, other.gradient))
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -37,6 +41,7 @@ class Comparison:
         ratio: Ours to theirs: of the rounds, or a single one where a round repeats the last to a few per cent (memory).
         target: Upper bound that the ratio should keep; None where there is none.
         agreement: Of loss and gradients.
+        alike: Whether all rounds compute the same; else the interval also spans how the workloads differ.
     """
 
     case: str
@@ -47,6 +52,7 @@ class Comparison:
     ratio: MedianInterval | float
     target: float | None
     agreement: Agreement
+    alike: bool = True
 
     def verdict(self) -> str:
         """Whether the target is met; it is where the interval reaches it, and the word says so if the median does not.
@@ -65,13 +71,19 @@ class Comparison:
             return "met"
         return "met by the interval" if low <= self.target else "missed"
 
+    @property
+    def ratio_text(self) -> str:
+        """The ratio, with its interval where it has one."""
+        if isinstance(self.ratio, float):
+            return f"{self.ratio:.3f}"
+        text = f"{self.ratio.median:.3f} [{self.ratio.low:.3f}, {self.ratio.high:.3f}]"
+        return text if self.alike else f"{text}; sums {sum(self.ours) / sum(self.theirs):.3f}"
+
     def row(self, with_target: bool) -> str:
         """The comparison as a line of a Markdown table."""
-        if isinstance(self.ratio, float):
-            ratio = f"{self.ratio:.3f}"
-        else:
-            ratio = f"{self.ratio.median:.3f} [{self.ratio.low:.3f}, {self.ratio.high:.3f}]"
-            ratio += "" if self.ratio.settles else " does not settle"
+        ratio = self.ratio_text
+        if isinstance(self.ratio, MedianInterval) and self.alike and not self.ratio.settles:
+            ratio += " does not settle"
         target = f"<= {self.target:.2f}: {self.verdict()}" if with_target and self.target is not None else ""
         digits = 0 if self.unit == "MB" else 2
         ours, theirs = (f"{statistics.median(values):,.{digits}f}" for values in (self.ours, self.theirs))
@@ -79,29 +91,45 @@ class Comparison:
         return f"| {self.case} | {self.peer} | {ours} | {theirs} | {ratio} | {target} | {agreement} |"
 
 
+def overview(comparisons: Sequence[Comparison]) -> str:
+    """A Markdown table with a line a case and a column a peer."""
+    peers = list(dict.fromkeys(one.peer for one in comparisons))
+    lines = [f"| case | {' | '.join(peers)} |", f"|---|{'---:|' * len(peers)}"]
+    for case in dict.fromkeys(one.case for one in comparisons):
+        ratios = {one.peer: one.ratio_text for one in comparisons if one.case == case}
+        lines.append(f"| {case} | {' | '.join(ratios.get(peer, '') for peer in peers)} |")
+    return "\n".join(lines)
+
+
 @dataclass
 class Report:
     """All results of a run and what they depend on.
 
     Attributes:
+        name: Of the files.
+        title: Of the document.
         machine: Hardware.
         versions: Of Python and the packages.
         settings: Shapes and settings, in words.
         shapes_of_targets: Whether the shapes are those that the targets were set for.
         time: Rows of the table of CPU time.
         memory: Rows of the table of peak memory.
+        overview: Whether a table with a column a peer comes first.
     """
 
+    name: str
+    title: str
     machine: dict[str, str]
     versions: dict[str, str]
     settings: dict[str, str]
     shapes_of_targets: bool
     time: list[Comparison] = field(default_factory=list)
     memory: list[Comparison] = field(default_factory=list)
+    overview: bool = False
 
     def markdown(self) -> str:
         """Tables, machine, versions and settings."""
-        parts = ["# One SFT+KL step: lit_align beside its peers"]
+        parts = [f"# {self.title}"]
         if not self.shapes_of_targets:
             parts.append("These shapes are not the ones that the targets were set for; none is judged.")
         differences = "loss differs by | LoRA gradients differ by"
@@ -113,22 +141,25 @@ class Report:
                 head = f"| case | peer | ours, {unit} | peer, {unit} | {ratio} | target | {differences} |"
                 lines = [head, "|---|---|---:|---:|---:|---|---:|---:|"]
                 lines += [comparison.row(self.shapes_of_targets) for comparison in comparisons]
+                if self.overview:
+                    parts += [f"## {title}, ours / peer", overview(comparisons)]
                 parts += [f"## {title}", "\n".join(lines)]
         if self.time:
             parts.append(
                 "The interval is of the median of the ratios by round, from order statistics. *Does not settle*: it is "
-                "wider than 15 % of its median; measure again on a quiet machine."
+                "wider than 15 % of its median; measure again on a quiet machine. *Sums*: the rounds compute unlike "
+                "things in turn, which the interval spans too, and this is the ratio of all seconds."
             )
         for title, facts in (("Machine", self.machine), ("Versions", self.versions), ("Settings", self.settings)):
             parts += [f"## {title}", "\n".join(f"- {key}: {value}" for key, value in facts.items())]
         return "\n\n".join(parts) + "\n"
 
     def write(self, folder: Path) -> None:
-        """Write ``sft_kl.md`` and ``sft_kl.json`` (all rounds) into a folder that is made if need be."""
+        """Write ``NAME.md`` and ``NAME.json`` (all rounds) into a folder that is made if need be."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "sft_kl.md").write_text(self.markdown(), encoding="utf-8")
+        (folder / f"{self.name}.md").write_text(self.markdown(), encoding="utf-8")
         content = asdict(self)
         for part in ("time", "memory"):
             for row, comparison in zip(content[part], getattr(self, part), strict=True):
                 row["verdict"] = comparison.verdict() if self.shapes_of_targets else ""
-        (folder / "sft_kl.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        (folder / f"{self.name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

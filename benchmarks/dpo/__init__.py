@@ -1,0 +1,1 @@
+"""One DPO step beside TRL's DPOTrainer: time, memory, gradients."""
