@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from lightning.pytorch import LightningDataModule, LightningModule
-from parsing import parsed
+from parsing import model_parser, parsed
 
 from lit_align import cli
 from lit_align.cli_answers import read_given
@@ -62,19 +61,13 @@ def _loss(value: object) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def parser() -> cli.AlignParser:
-    """The command's parser without the trainer, whose many options would take most of the time."""
-    parser = cli.AlignParser(allow_abbrev=False)
-    parser.add_argument("-c", "--config", action="config")
-    parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
-    parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
-    parser.add_argument("--trainer", type=dict)
-    return parser
+    return model_parser()
 
 
 def _args(parser: cli.AlignParser, *words: str) -> dict[str, Any]:
-    """Arguments of the model with those of the data beside them."""
-    config = parser.parse_args(["-c", "base.yaml", *words]).as_dict()
-    return {**config["data"]["init_args"], **config["model"]["init_args"]}
+    """Arguments of the model."""
+    found: dict[str, Any] = parser.parse_args(["-c", "base.yaml", *words]).as_dict()["model"]["init_args"]
+    return found
 
 
 IPO_DEFAULTS = asdict(IPOLoss())
@@ -154,14 +147,6 @@ def test_the_same_class_named_again_keeps_its_options(words: list[str], parser: 
             "loss.loss", asdict(SigmoidLoss()),
         ),
         (["-c", "mixture.yaml", "--model.loss.losses=[IPOLoss]"], "loss.losses.0", IPO_DEFAULTS),
-        (["--data.sources.class_path=PreferenceFile", "--data.sources.path=x"], "sources.0", FILE),
-        (["--data.sources=[{class_path: PreferenceFile, init_args: {path: x}}]"], "sources.0", FILE),
-        (
-            ["-c", "{data: {init_args: {sources: [{class_path: PreferenceFile, init_args: {path: x}}]}}}"],
-            "sources.0", FILE,
-        ),
-        (["--data.sources+=PreferenceFile", "--data.sources.path=x"], "sources.0", {"limit": 5, "seed": 7}),
-        (["--data.sources+=PreferenceFile", "--data.sources.path=x"], "sources.1", FILE),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )  # fmt: skip
@@ -172,6 +157,27 @@ def test_every_class_starts_from_its_own_defaults(
     for part in key.split("."):
         place = place[int(part)] if part.isdigit() else place["init_args"][part]
     found = place.get("init_args", {})
+    assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "item", "expected"),
+    [
+        (["--data.sources.class_path=PreferenceFile", "--data.sources.path=x"], 0, FILE),
+        (["--data.sources=[{class_path: PreferenceFile, init_args: {path: x}}]"], 0, FILE),
+        (
+            ["-c", "{data: {init_args: {sources: [{class_path: PreferenceFile, init_args: {path: x}}]}}}"],
+            0, FILE,
+        ),
+        (["--data.sources+=PreferenceFile", "--data.sources.path=x"], 0, {"limit": 5, "seed": 7}),
+        (["--data.sources+=PreferenceFile", "--data.sources.path=x"], 1, FILE),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)  # fmt: skip
+def test_a_source_in_a_list_starts_from_its_own_defaults(
+    words: list[str], item: int, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = parsed(["fit", "-c", "base.yaml", *words], monkeypatch)["data"]["init_args"]["sources"][item]["init_args"]
     assert {name: found[name] for name in expected} == expected
 
 
