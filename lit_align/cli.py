@@ -25,6 +25,7 @@ from lit_align.callbacks.progress import WindowProgress
 from lit_align.callbacks.run_record import RunRecord
 from lit_align.checkpoint import AdapterCheckpointIO
 from lit_align.cli_answers import complain, quick_answer, read_given, refuse_link_target
+from lit_align.cli_class_change import class_changes, reset_on_class_change
 from lit_align.cli_explain import class_keys, explain, refusal
 from lit_align.data.preference import PreferenceDataModule
 from lit_align.data.sft import SFTDataModule
@@ -58,9 +59,16 @@ SHORT_NAMES = (
     SymmetricNegatives, TableSkills, TATQA, TATQABenchmark, TWix,
 )  # fmt: skip
 
+logger = logging.getLogger(__name__)
+
 
 class AlignParser(LightningArgumentParser):
     """Answers a mistake with one line that names the key, its place, and the nearest valid one."""
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse; a class that takes the place of another starts from its own defaults."""
+        with reset_on_class_change():
+            return super().parse_args(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the cause of a parsing error and exit with 2."""
@@ -116,7 +124,9 @@ class AlignCLI(LightningCLI):
         return
 
     def before_instantiate_classes(self) -> None:
-        """Set the threads."""
+        """Say which options a change of class took with it, and set the threads."""
+        for change in class_changes(read_given(sys.argv[1:])):
+            logger.info(str(change))
         if (threads := self._get(self.config, "cpu_threads")) > 0:
             torch.set_num_threads(threads)
 
@@ -228,7 +238,10 @@ def main(args: ArgsType = None) -> int:
     _quiet_libraries()
     try:
         try:
-            refuse_link_target(read_given(words))
+            given = read_given(words)
+            refuse_link_target(given)
+            for change in class_changes(given):
+                change.refuse_if_unclear()
         except (ValueError, FileNotFoundError) as error:
             raise RefusedSettingsError(str(error)) from error
         _run(words)

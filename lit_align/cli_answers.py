@@ -135,8 +135,10 @@ def _read_config(name: str) -> dict[str, Any]:
 def _flat(file: str, path: str, value: Any) -> Iterator[Given]:
     path = re.sub(r"(^|\.)init_args(?=\.|$)", "", path).removeprefix(".")
     path = re.sub(rf"^({'|'.join(COMMANDS)})(\.|$)", "", path)
-    if path in {"model", "data"} and isinstance(value, str) and Path(value).is_file():
-        file, value = value, _read_config(value)
+    if isinstance(value, str) and (path in {"model", "data"} or value.endswith((".yaml", ".yml"))):
+        # A file in place of the values; one that is named in a file lies beside it.
+        inner = next((one for one in (str(Path(file).parent / value), value) if Path(one).is_file()), "")
+        file, value = (inner, _read_config(inner)) if inner else (file, value)
     if path:
         yield Given(file, path, value)
     if isinstance(value, dict):

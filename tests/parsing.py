@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from lit_align.cli import AlignParser
 
 
 def parsed(words: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -20,3 +23,17 @@ def parsed(words: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     assert status == 0
     config: dict[str, Any] = found[0][words[0]]
     return config
+
+
+def model_parser() -> AlignParser:
+    """The command's parser with the options of the model alone: those of the trainer take most of the time."""
+    from lightning.pytorch import LightningModule
+
+    from lit_align.cli import AlignParser
+
+    parser = AlignParser(allow_abbrev=False)
+    parser.add_argument("-c", "--config", action="config")
+    parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
+    for key, kind in (("data", dict), ("trainer", dict), ("name", str), ("seed_everything", int), ("cpu_threads", int)):
+        parser.add_argument(f"--{key}", type=kind)
+    return parser

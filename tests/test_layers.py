@@ -38,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 ALLOWED["cli_answers"] = set()  # what the command line answers without a run
 ALLOWED["cli_explain"] = {"cli_answers"}
+ALLOWED["cli_class_change"] = {"cli_answers"}
 ALLOWED["cli"] = {*ALLOWED}
 ALLOWED["__main__"] = {"cli", "cli_answers"}
 FREE = {"lit_align", "lit_align.__version__"}  # the package itself
@@ -46,7 +47,7 @@ HEAVY = {"transformers", "peft", "bitsandbytes", "datasets", "gguf"}  # inside f
 NEVER = {"trl"}
 HEAVY_ROOMS = {"models", "data", "evals", "tokenizer", "commands"}
 CLI_ONLY = {"jsonargparse"}
-CLI_ROOMS = {"cli", "cli_answers", "cli_explain"}
+CLI_ROOMS = {"cli", "cli_answers", "cli_class_change", "cli_explain"}
 
 
 @dataclass(frozen=True)
