@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from lit_align.tokenizer import PACKAGE_PREFIX, path_in_package
+
 _LIVE, _FROZEN = "default", "frozen"  # names of adapters
 
 if TYPE_CHECKING:
@@ -65,7 +67,8 @@ class FrozenAdapterReference(Reference):
     live adapter alone: it belongs on top of the frozen one.
 
     Attributes:
-        path: Folder of a LoRA adapter in PEFT's format, such as ``adapter/`` of another run.
+        path: Folder of a LoRA adapter in PEFT's format, such as ``adapter/`` of another run, or
+            ``package:NAME/PATH``, a folder of an installed package.
 
     Raises:
         FileNotFoundError: On use, when the folder or one of its two files is not there.
@@ -80,8 +83,7 @@ class FrozenAdapterReference(Reference):
         from safetensors.torch import load_file
 
         weights = self._file("adapter_model.safetensors")
-        self._file("adapter_config.json")
-        config = PeftConfig.from_pretrained(self.path)
+        config = PeftConfig.from_pretrained(str(self._file("adapter_config.json").parent))
         plain = getattr(config, "bias", None) == "none" and not getattr(config, "modules_to_save", None)
         if config.peft_type != "LORA" or not plain:
             raise ValueError(f"adapter {self.path}: is no plain LoRA adapter (bias or whole modules are trained too)")
@@ -120,7 +122,8 @@ class FrozenAdapterReference(Reference):
         return f"FrozenAdapterReference({digest[:16]})"
 
     def _file(self, name: str) -> Path:
-        file = Path(self.path).expanduser() / name
+        folder = path_in_package(self.path) if self.path.startswith(PACKAGE_PREFIX) else Path(self.path).expanduser()
+        file = folder / name
         if not file.is_file():
             raise FileNotFoundError(
                 f"adapter {self.path}: no file {name} there; name the folder `adapter/` of a finished run"
