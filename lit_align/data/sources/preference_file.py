@@ -9,7 +9,7 @@ from pathlib import Path
 from lit_align.data.mixture import group_of
 from lit_align.data.sources.messages_file import read_message, read_messages
 from lit_align.data.sources.read_rows import read_rows
-from lit_align.data.sources.rows import Row, check_limit, checked_text, describe
+from lit_align.data.sources.rows import Row, check_limit, checked_text, describe, stop_at, usable_rows
 from lit_align.types import Message, PairSource, PreferencePair
 
 
@@ -60,8 +60,18 @@ class PreferenceFile(PairSource):
                 than text or turns; an answer is blank, or does not repeat the other's prompt. The message names file,
                 row, column and value.
         """
+<<<<<<< Updated upstream
         found = (self._pair(row) for row in read_rows(self.path, self.limit))
         return [pair for pair in found if keep(group_of(pair))]
+=======
+        return self.usable(keep, stop_at)
+
+    def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[PreferencePair]:
+        """See :class:`~lit_align.types.PairSource`."""
+        name = Path(self.path).name
+        found = usable_rows(read_rows(self.path, self.limit), self._pair, lambda _: name, refuse)
+        return [pair for pair in found if keep(pair.group or messages_hash(pair.prompt))]
+>>>>>>> Stashed changes
 
     def _pair(self, row: Row) -> PreferencePair:
         before, chosen = self._answer(row, self.chosen)
