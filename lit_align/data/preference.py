@@ -90,18 +90,12 @@ class PreferenceDataModule(WindowDataModule):
             return
         logger.info("reading preference pairs; tokenizer of %s", self.base)
         self.chat = ChatFormat(load_tokenizer(self.base), thinking=self.thinking)
-<<<<<<< Updated upstream
-        trained = self._side(held_out=False)
-        self.trained_groups = frozenset(group_of(pair) for pair in trained)
-        validation = self._side(held_out=True) if self.val_fraction else []
-        if self.val_fraction and not validation:
-=======
         parts = {part: self._tokenising(part) for part in ("training", "validation")}
         trained = self._side(False, parts["training"].refuse)
+        self.trained_groups = frozenset(group_of(pair) for pair in trained)
         # A row that cannot be read is on neither side; it was refused while the first one was read.
         validation = self._side(True, lambda *_: None) if self.val_fraction else []
         if self.val_fraction and trained and not validation:
->>>>>>> Stashed changes
             raise ValueError(
                 f"`data.val_fraction` = {self.val_fraction} holds out none of {len(trained)} pairs; raise it, name "
                 "`data.val_sources`, or set it to 0"

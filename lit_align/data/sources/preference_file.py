@@ -60,18 +60,13 @@ class PreferenceFile(PairSource):
                 than text or turns; an answer is blank, or does not repeat the other's prompt. The message names file,
                 row, column and value.
         """
-<<<<<<< Updated upstream
-        found = (self._pair(row) for row in read_rows(self.path, self.limit))
-        return [pair for pair in found if keep(group_of(pair))]
-=======
         return self.usable(keep, stop_at)
 
     def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[PreferencePair]:
         """See :class:`~lit_align.types.PairSource`."""
         name = Path(self.path).name
         found = usable_rows(read_rows(self.path, self.limit), self._pair, lambda _: name, refuse)
-        return [pair for pair in found if keep(pair.group or messages_hash(pair.prompt))]
->>>>>>> Stashed changes
+        return [pair for pair in found if keep(group_of(pair))]
 
     def _pair(self, row: Row) -> PreferencePair:
         before, chosen = self._answer(row, self.chosen)
