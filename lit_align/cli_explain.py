@@ -83,10 +83,18 @@ def innermost(message: str) -> list[str]:
     return [line for line in lines if line and not line.startswith(_NO_CAUSE)]
 
 
-def refusal(error: Exception) -> str:
-    """What a class says when it refuses its values, without what jsonargparse wraps around it."""
+def refusal(error: Exception, given: Sequence[Given] = ()) -> str:
+    """What a class says when it refuses its values, without what jsonargparse wraps around it.
+
+    Args:
+        error: Its error; a class that may stand in several places says ``beta must …``, without the whole key.
+        given: What the user gave, to name the place.
+    """
     message = str(error) or type(error).__name__
-    return next(iter(innermost(message)), message) if message.startswith("Does not validate") else message
+    message = next(iter(innermost(message)), message) if message.startswith("Does not validate") else message
+    name, _, rule = message.partition(" must ")
+    there = {one.path: one for one in given if rule and one.path.endswith(f".{name}")}
+    return f"{next(iter(there.values()))}: must {rule}" if len(there) == 1 else message
 
 
 def _readable(kind: str) -> str:
@@ -130,7 +138,7 @@ def _missing(names: str, given: Sequence[Given]) -> str:
         return f"{' and '.join(f'`{key}`' for key in sorted(keys))} not set; name a file with -c"
     for one in given:
         holder = one.path.removesuffix(".class_path")
-        if holder != one.path and (owner := _class_named(str(one.value))):
+        if isinstance(one.value, str) and (owner := _class_named(one.value)):
             held = {other.path for other in given}
             if all(key in inspect.signature(owner).parameters and f"{holder}.{key}" not in held for key in keys):
                 return f"{one}: {owner.__name__} needs {', '.join(f'`{key}`' for key in keys)}"
