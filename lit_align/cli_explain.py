@@ -27,6 +27,10 @@ _UNKNOWN_CLASS = (
     re.compile(r"has no attribute '\w+'. Got value: (?:Namespace\(class_path=')?(?P<name>[\w.]+)"),
     re.compile(r"expects a function or a callable class.*Got value: (?:Namespace\(class_path=')?(?P<name>[\w.]+)"),
 )
+_NO_CLASS = (
+    re.compile(r"but [\w.]+\.(?P<base>\w+) is abstract"),
+    re.compile(r"Not a valid subclass of (?P<base>\w+)\n(?=[\s\S]*Given value: \{'init_args')"),
+)
 _KEY = re.compile(r"Parser key \"(?P<key>[^\"]+)\"")
 _EXPECTED = re.compile(r"Expected an? (?P<kind>.+?)(?:\. Got value: (?P<value>.*))?$")
 _NO_CAUSE = (
@@ -65,6 +69,9 @@ def explain(message: str, given: Sequence[Given], known: set[str]) -> str:
             # A plain word for a number or a tensor is no class name.
             if not re.search(r"Expected a <class '(int|float|bool|list|dict)'>", message):
                 return _unknown_class(match["name"], key, given)
+    for pattern in _NO_CLASS:
+        if (unnamed := pattern.search(message)) and (told := _class_not_named(unnamed["base"], key, given)):
+            return told
     causes = innermost(message)
     kinds = [match for match in map(_EXPECTED.match, causes) if match]
     if len(kinds) < len(causes):
@@ -158,6 +165,20 @@ def _unknown_class(name: str, key: str, given: Sequence[Given]) -> str:
         nearest = f"{package}.{near[0]}" if hasattr(sys.modules.get(package), near[0]) else near[0]
         return f"{place}: `{name}` is no {what}; did you mean `{nearest}`?"
     return f"{place}: `{name}` is no {what}; " + (f"there are {', '.join(names)}" if names else "see --help")
+
+
+def _class_not_named(base: str, key: str, given: Sequence[Given]) -> str | None:
+    """Options of a class that stand where no class is named, as in ``--model.loss.beta=0.2`` alone."""
+    last = key.split(".")[-1]
+    options = [one for one in given if _ends_with(one.path.rpartition(".")[0], last)]
+    kind = _class_named(base)
+    if not options or kind is None:
+        return None
+    holder, _, option = options[-1].path.rpartition(".")
+    classes = [one for one in _concrete(kind) if not inspect.isabstract(one)]
+    having = [one for one in classes if option in inspect.signature(one).parameters]
+    lead = f"whose option is it? set `{holder}` first, to one of" if having else f"no {base} has this option; there are"
+    return f"{options[-1]}: {lead} {', '.join(sorted(one.__name__ for one in having or classes))}"
 
 
 def _made_by(base: type[Any]) -> Any:

@@ -157,6 +157,9 @@ def test_a_file_of_tat_qa_without_answers_is_refused_and_names_the_one_with_them
         (["--model.loss=SigmoidLoss", "--model.loss.label_smoothing=0.5"], ["label_smoothing", "[0, 0.5), got 0.5"]),
         (["--model.loss=SigmoidLoss", "--model.loss.bta=1"], ["`model.loss.bta`", "did you mean `beta`?"]),
         (["--model.loss=SigmoidLoss", "--model.loss.beta=big"], ["`model.loss.beta`", "float", "'big'"]),
+        (["--model.loss.beta=-1"], ["`model.loss.beta`: whose option is it? set `model.loss` first", "SigmoidLoss"]),
+        (["--model.reference.path=x"], ["`model.reference.path`", "to one of FrozenAdapterReference"]),
+        (["--model.loss.bta=1"], ["`model.loss.bta`: no PreferenceLoss has this option; there are AOTLoss"]),
         (["--model.loss=SigmodLoss"], ["`model.loss`: `SigmodLoss` is no PreferenceLoss; did you mean `SigmoidLoss`?"]),
         (["--model.reference=FrozenAdapterRefrence"], ["`model.reference`", "did you mean `FrozenAdapterReference`?"]),
         (["--model.reference=FrozenAdapterReference"], ["`model.reference`: FrozenAdapterReference needs `path`"]),
@@ -171,6 +174,16 @@ def test_bad_losses_and_references_are_answered_with_key_value_and_rule_before_a
     told = _told(capsys)
     assert all(part in told for part in says), told
     assert not Path("lightning_logs").exists()
+
+
+@pytest.mark.parametrize("loss", [{"beta": 0.2}, {"init_args": {"beta": 0.2}}], ids=str)
+def test_loss_options_without_a_class_in_a_file_ask_for_it(
+    loss: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _fit(_lines(GOOD), model={"loss": loss}) == 2
+    told = _told(capsys)
+    assert "`model.loss.beta` in run.yaml: whose option is it? set `model.loss` first, to one of AOTLoss" in told
+    assert "SimPOLoss" in told
 
 
 def test_a_loss_option_outside_its_range_names_the_file_that_it_stands_in(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,8 @@ class PreferenceFile(PairSource):
         chosen: Column of the better answer.
         rejected: Column of the worse answer.
         system: Column of a system turn, for prompts that are text; empty for none. A blank cell is no turn.
-        group: Column whose value names what pairs share (a table, a post); empty for none.
+        group: Column whose value, text or a number, names what pairs share (a table, a post); empty for none. Where it
+            is null or empty text, the pair stands alone.
         limit: Read the first so many rows only, at least 1; null reads all.
 
     Raises:
@@ -84,8 +85,15 @@ class PreferenceFile(PairSource):
                 f"{row.where}: the turns of {self.chosen} before the answer are not those of {', '.join(self.prompt)}; "
                 "set `prompt: []` to take them from the answers"
             )
-        group = str(row.value(self.group)) if self.group else ""
-        return PreferencePair(prompt, chosen, rejected, row.id, Path(self.path).name, group)
+        return PreferencePair(prompt, chosen, rejected, row.id, Path(self.path).name, self._group(row))
+
+    def _group(self, row: Row) -> str:
+        value = row.value(self.group) if self.group else None
+        if value is None:
+            return ""  # as text it would be a group of its own, of all such rows
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError(f"{row.where}: {self.group}: must be text or a number, not {describe(value)}")
+        return str(value)
 
     def _prompt(self, row: Row) -> tuple[Message, ...]:
         system = row.value(self.system) if self.system else None

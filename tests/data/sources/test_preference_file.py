@@ -139,6 +139,13 @@ def test_rows_that_are_no_pair_are_handed_over_one_by_one(file_of: Written) -> N
     ]
 
 
+def test_pairs_without_a_group_stand_alone(file_of: Written) -> None:
+    rows = [{**GOOD, "g": value} for value in (None, "", 0, "a")]
+    assert [pair.group for pair in PreferenceFile(file_of(*rows), group="g").pairs(everything)] == ["", "", "0", "a"]
+    with pytest.raises(ValueError, match=r"pairs\.jsonl:1: g: must be text or a number, not a list \(\[1\]\)"):
+        PreferenceFile(file_of({**GOOD, "g": [1]}), group="g").pairs(everything)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
