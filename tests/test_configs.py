@@ -33,7 +33,7 @@ def _words(path: Path) -> list[str]:
 def test_the_configurations_are_found() -> None:
     assert {_NAMES[path] for path in BASES} == {
         "dpo/qwen3-1.7b-tatqa-recipe.yaml", "dpo/qwen3-1.7b-tatqa.yaml", "dpo/smollm2-135m-tatqa.yaml",
-        "quickstart.yaml", "sft/qwen3-1.7b-twix.yaml", "sft/smollm2-135m.yaml",
+        "quickstart-dpo.yaml", "quickstart.yaml", "sft/qwen3-1.7b-twix.yaml", "sft/smollm2-135m.yaml",
     }  # fmt: skip
     assert {path.stem for path in OVERLAYS if path not in LOSSES} == {
         "anchor-forward-kl", "anchor-jensen-shannon", "anchor-on-answers", "anchor-target-masked-kl", "bf16",
@@ -71,6 +71,9 @@ def test_benchmarks_on_held_out_tables_are_asked_as_training_is(path: Path) -> N
     data = config.get("data", {}).get("init_args", {})
     callbacks = config.get("trainer", {}).get("callbacks", [])
     pairs, asked = _found(callbacks, "PairAccuracyBenchmark"), _found(callbacks, "TATQABenchmark")
+    for benchmark in pairs:
+        assert benchmark.get("reference") == config["model"]["init_args"].get("reference")
+    pairs = [one for one in pairs if one["source"] in data["sources"]]  # the others split by themselves
     for benchmark in [*pairs, *asked]:
         for key in ("val_fraction", "split_seed"):
             assert benchmark.get(key) == data.get(key)

@@ -1,4 +1,4 @@
-"""Which of two answers a model finds likelier, and how far it has moved from its base."""
+"""Which of two answers a model finds likelier, and how far it has moved from its reference."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lit_align.evals.generate import SECONDS_BEFORE_PROGRESS, evaluating
 from lit_align.forest import TokenForest, TokenPath
 from lit_align.losses.anchor import ReverseKL
 from lit_align.models.policy import Policy
-from lit_align.models.reference import BaseReference
+from lit_align.models.reference import BaseReference, Reference
 from lit_align.ops.frozen_head import score_tokens, token_logps
 from lit_align.types import PairSource, PreferencePair
 
@@ -41,14 +41,14 @@ class PairAccuracyBenchmark(Benchmark):
 
     * ``accuracy``: 1 if :math:`\log \pi(y_w) > \log \pi(y_l)`, one half at a tie. The policy alone: it is above or
       below one half before training too, and longer answers have lower log-probs.
-    * ``rewards/accuracies``: the same of :math:`\log \pi(y) - \log \pi_{base}(y)`, DPO's implicit reward; one half for
-      the base itself.
-    * ``displacement/chosen``: 1 if :math:`\log \pi(y_w) < \log \pi_{base}(y_w)`, the chosen answer became less likely.
+    * ``rewards/accuracies``: the same of :math:`\log \pi(y) - \log \pi_{ref}(y)`, DPO's implicit reward; one half for
+      the reference itself.
+    * ``displacement/chosen``: 1 if :math:`\log \pi(y_w) < \log \pi_{ref}(y_w)`, the chosen answer became less likely.
     * ``logps/chosen``, ``logps/rejected``: :math:`\log \pi`; the difference of the former before and after is the
       displacement in nats.
-    * ``kl``: the exact KL(policy ‖ base) over the whole vocabulary, nats, mean over the chosen answer's tokens.
+    * ``kl``: the exact KL(policy ‖ reference) over the whole vocabulary, nats, mean over the chosen answer's tokens.
 
-    The base is the policy with all adapters off. Pairs are rendered, held to limits and put into token forests as for
+    Pairs are rendered, held to limits and put into token forests as for
     training; those of a group share their tree, and are one cluster. ``skill`` is the source of the pair; ``answer``
     is the likelier one of the two, ``gold`` the chosen one.
 
@@ -63,6 +63,7 @@ class PairAccuracyBenchmark(Benchmark):
         lengths: As ``data.lengths``; a pair of which one answer is dropped is dropped, and the log counts it.
         token_budget: As ``data.token_budget``: most tokens of a forest, > 0.
         bad_rows: As ``data.bad_rows``.
+        reference: As ``model.reference``.
 
     Raises:
         ValueError: A value is out of its range.
@@ -92,6 +93,7 @@ class PairAccuracyBenchmark(Benchmark):
     lengths: Lengths = Lengths()
     token_budget: int = 8192
     bad_rows: BadRows = "stop"
+    reference: Reference = BaseReference()
 
     def __post_init__(self) -> None:
         for option, holds, rule in (
@@ -111,6 +113,7 @@ class PairAccuracyBenchmark(Benchmark):
             "n": len(self._pairs),
             "lengths": str(self.lengths),
             "bad_rows": self.bad_rows,
+            "reference": self.reference.identity(),
         }
 
     def groups(self) -> frozenset[str]:
@@ -135,7 +138,7 @@ class PairAccuracyBenchmark(Benchmark):
         results = []
         with bar:
             for tree in trees:
-                scores = pair_scores(policy, TokenForest.build([tree.paths]).to(policy.device))
+                scores = pair_scores(policy, TokenForest.build([tree.paths]).to(policy.device), self.reference)
                 for number, path in enumerate(tree.paths[::2]):
                     own = {measure: float(values[number]) for measure, values in scores.items()}
                     results.append(self._result(path, own, chat))
@@ -188,19 +191,20 @@ class PairAccuracyBenchmark(Benchmark):
 
 
 @torch.no_grad()
-def pair_scores(policy: Policy, forest: TokenForest) -> dict[str, Tensor]:
+def pair_scores(policy: Policy, forest: TokenForest, reference: Reference) -> dict[str, Tensor]:
     """The measures of :class:`PairAccuracyBenchmark` for each pair of a forest, float64, ``(P,)``.
 
     Args:
         policy: The policy, in whatever mode; it is measured in evaluation mode.
         forest: Examples in twos, the chosen and the rejected answer; on the policy's device.
+        reference: What the policy is compared with.
     """
     with evaluating(policy):
         hidden = policy.hidden(forest)[forest.pair_rows]
-    with BaseReference().active(policy):
-        base_hidden = policy.hidden(forest)[forest.pair_rows]
-    own = score_tokens(hidden, policy.head, forest.pair_tokens, reference_hidden=base_hidden, divergences=[ReverseKL()])
-    base_logps = token_logps(base_hidden, policy.head, forest.pair_tokens)
+    with reference.active(policy):
+        compared = policy.hidden(forest)[forest.pair_rows]
+    own = score_tokens(hidden, policy.head, forest.pair_tokens, reference_hidden=compared, divergences=[ReverseKL()])
+    reference_logps = token_logps(compared, policy.head, forest.pair_tokens)
 
     def by_answer(values: Tensor) -> Tensor:
         """Sums over the tokens of each answer, ``(P, 2)``: chosen, rejected."""
@@ -209,7 +213,7 @@ def pair_scores(policy: Policy, forest: TokenForest) -> dict[str, Tensor]:
 
     logps = by_answer(own.logps)
     # Token by token first: the sums of a long answer are large and their difference may be small.
-    log_ratios = by_answer(own.logps.double() - base_logps.double())
+    log_ratios = by_answer(own.logps.double() - reference_logps.double())
     lengths = by_answer(torch.ones_like(own.logps))
     return {
         "accuracy": _first_is_larger(logps),

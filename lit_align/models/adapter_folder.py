@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lit_align.models.loading import empty_base
+from lit_align.tokenizer import PACKAGE_PREFIX, path_in_package
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -26,7 +27,7 @@ class AdapterFolder:
     """The folder of a plain LoRA adapter; every message names it as the user did.
 
     Attributes:
-        path: The folder, with the two files that PEFT writes; ``~`` is the home folder.
+        path: The folder, with the two files that PEFT writes, or ``package:NAME/FOLDER``; ``~`` is the home folder.
     """
 
     path: str
@@ -123,7 +124,8 @@ class AdapterFolder:
         return tensors
 
     def _file(self, name: str) -> Path:
-        file = Path(self.path).expanduser() / name
+        in_package = self.path.startswith(PACKAGE_PREFIX)
+        file = (path_in_package(self.path) if in_package else Path(self.path).expanduser()) / name
         if not file.is_file():
             raise FileNotFoundError(
                 f"adapter {self.path}: no file {name} there; name the folder `adapter/` of a finished run"

@@ -71,7 +71,8 @@ class FrozenAdapterReference(Reference):
     live adapter alone: it belongs on top of the frozen one.
 
     Attributes:
-        path: Folder of a LoRA adapter in PEFT's format, such as ``adapter/`` of another run.
+        path: Folder of a LoRA adapter in PEFT's format, such as ``adapter/`` of another run, or
+            ``package:NAME/PATH``, a folder of an installed package.
 
     Raises:
         FileNotFoundError: On use, when the folder or one of its two files is not there.

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from tat_qa_tables import table_of, write
 
 from benchmarks.contender import END, ModelShape
 from benchmarks.dpo import tables
@@ -18,7 +19,6 @@ from benchmarks.dpo.pairs import MadePairs
 from benchmarks.dpo.tables import ChosenTables, Profile, like_the_file, renumbered
 from lit_align.data.windows import Tree
 from lit_align.forest import TokenPath
-from tests.data.sources.tat_qa_tables import table_of, write
 
 CONFIG = Path(__file__).parents[2] / "configs" / "dpo" / "qwen3-1.7b-tatqa.yaml"
 

@@ -19,11 +19,13 @@ from lit_align.data.lengths import Lengths
 from lit_align.data.mixture import group_of, is_held_out
 from lit_align.data.preference import PreferenceDataModule
 from lit_align.data.sources.preference_file import PreferenceFile
+from lit_align.data.sources.scale_answers import ScalePairs
 from lit_align.evals.benchmark import ItemResult, check_scores
 from lit_align.evals.pair_accuracy import PairAccuracyBenchmark, pair_scores
 from lit_align.forest import TokenClass, TokenForest, TokenPath
 from lit_align.models.loading import LoRA, Weights
 from lit_align.models.policy import Policy
+from lit_align.models.reference import BaseReference, FrozenAdapterReference
 from lit_align.ops.frozen_head import token_logps
 from lit_align.tokenizer import load_tokenizer
 from lit_align.types import Conversation, Message, PairSource, PreferencePair
@@ -185,7 +187,8 @@ def test_a_tie_counts_one_half_and_swapped_answers_the_rest(trained: Policy, cha
 
     one, other = path(pair.chosen), path(pair.rejected)
     tie, plain, swapped = (
-        pair_scores(trained, TokenForest.build([both])) for both in ([one, one], [one, other], [other, one])
+        pair_scores(trained, TokenForest.build([both]), BaseReference())
+        for both in ([one, one], [one, other], [other, one])
     )
 
     assert float(tie["accuracy"]) == float(tie["rewards/accuracies"]) == 0.5
@@ -322,3 +325,19 @@ def test_results_are_plain_for_checkpoints(trained: Policy, chat: ChatFormat) ->
     results: list[ItemResult] = PairAccuracyBenchmark(Tables(number=1), 1.0).run(trained, chat)
 
     assert {type(score) for item in results for score in item.scores.values()} == {float}
+
+
+def test_the_reference_is_the_one_that_is_named(chat: ChatFormat) -> None:
+    reference = FrozenAdapterReference("package:lit_align/assets/tiny_qwen3_undecided")
+    policy = Policy("tiny-qwen3", Weights(dtype="float32"), LoRA(rank=4), "tree_sdpa")
+    reference.attach(policy)  # a fresh adapter on top of it: the policy is the reference
+    pairs = ScalePairs(split="eval", n=12)
+
+    started = PairAccuracyBenchmark(pairs, 1.0, reference=reference).run(policy, chat)
+    from_base = PairAccuracyBenchmark(pairs, 1.0).run(policy, chat)
+
+    assert {one.scores["rewards/accuracies"] for one in started} == {0.5}
+    assert {one.scores["kl"] for one in started} == {0.0}
+    assert {one.scores["rewards/accuracies"] for one in from_base} == {1.0}
+    assert min(one.scores["kl"] for one in from_base) > 1.0
+    assert PairAccuracyBenchmark(pairs, 1.0, reference=reference).conditions()["reference"] == reference.identity()

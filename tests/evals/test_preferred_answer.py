@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lit_align.data.chat import ChatFormat
+from lit_align.evals import exact_match
+from lit_align.evals.generate import Completion
+from lit_align.evals.preferred_answer import PreferredAnswerBenchmark
+from lit_align.tokenizer import load_tokenizer
+from lit_align.types import Message, PairSource, PreferencePair
+
+SPEAKER = SimpleNamespace(causal_lm=object())  # a policy whose model is never run
+SAID = ["See cash 2019 47 in million.", "See cash 2019 47.", "See cash 2019 74.", " See cash 2019 47 in million. "]
+
+
+@dataclass(frozen=True)
+class Four(PairSource):
+    def pairs(self, keep: Callable[[str], bool]) -> list[PreferencePair]:
+        return [
+            PreferencePair((Message("user", f"{i}?"),), SAID[0], SAID[1], f"q{i}", "four", f"table {i % 2}")
+            for i in range(4)
+            if keep(f"table {i % 2}")
+        ]
+
+
+@pytest.fixture
+def results(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    chat = ChatFormat(load_tokenizer("tiny-qwen3"))
+
+    def generate(model: object, prompts: list[list[int]], **options: Any) -> list[Completion]:
+        ids = [chat.tokenizer.encode(text, add_special_tokens=False) for text in SAID]
+        return [Completion(tuple(tokens), hit_cap=False) for tokens in ids]
+
+    monkeypatch.setattr(exact_match, "generate", generate)
+    return PreferredAnswerBenchmark(Four()).run(SPEAKER, chat)  # type: ignore[arg-type]
+
+
+def test_the_chosen_form_alone_is_preferred(results: list[Any]) -> None:
+    assert [one.scores["preferred"] for one in results] == [1, 0, 0, 1]
+
+
+def test_either_form_is_right(results: list[Any]) -> None:
+    assert [one.scores["exact_match"] for one in results] == [1, 1, 0, 1]
+
+
+def test_pairs_of_a_table_are_one_cluster_and_known_to_the_guard_against_trained_items(results: list[Any]) -> None:
+    assert [one.cluster for one in results] == ["table 0", "table 1", "table 0", "table 1"]
+    assert PreferredAnswerBenchmark(Four()).groups() == {"table 0", "table 1"}
+
+
+def test_other_pairs_are_other_conditions() -> None:
+    from lit_align.data.sources.scale_answers import ScalePairs
+
+    first, second = (PreferredAnswerBenchmark(ScalePairs("eval", 5, seed)).conditions() for seed in (0, 1))
+    assert first["items"] != second["items"]
+    assert first["n"] == 5
+
+
+@pytest.mark.parametrize("options", [{"name": ""}, {"max_new_tokens": 0}, {"batch_size": 0}])
+def test_an_option_out_of_range_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        PreferredAnswerBenchmark(Four(), **options)
