@@ -43,6 +43,7 @@ from lit_align.evals.preferred_answer import PreferredAnswerBenchmark
 from lit_align.evals.tat_qa import TATQABenchmark
 from lit_align.losses.anchor import ReverseKL
 from lit_align.losses.preference import PreferenceLoss
+from lit_align.modules.base import AlignModule
 from lit_align.modules.dpo import DPOModule
 from lit_align.modules.optimizer import AdamW8bit
 from lit_align.modules.schedule import CosineSchedule
@@ -143,7 +144,7 @@ class AlignCLI(LightningCLI):
             refuse_trainer_settings(self.trainer)
             refuse_other_data(self.model, self.datamodule)
         except (ValueError, MisconfigurationException) as error:
-            raise RefusedSettingsError(refusal(error)) from error
+            raise RefusedSettingsError(refusal(error, read_given(sys.argv[1:]))) from error
 
     def before_fit(self) -> None:
         """Find what is wrong with the data, a checkpoint or the length of the run before a folder is made."""
@@ -157,6 +158,8 @@ class AlignCLI(LightningCLI):
         self._read_ahead("validate")
 
     def _read_ahead(self, stage: str) -> None:
+        if isinstance(self.model, AlignModule):
+            self.model.reference.check(self.model.base)  # first: the data may take minutes
         path = self._get(self.config_init, "ckpt_path")
         if path is not None and str(path) not in {"best", "last", "hpc"}:
             AdapterCheckpointIO().load_checkpoint(path)

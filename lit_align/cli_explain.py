@@ -27,6 +27,10 @@ _UNKNOWN_CLASS = (
     re.compile(r"has no attribute '\w+'. Got value: (?:Namespace\(class_path=')?(?P<name>[\w.]+)"),
     re.compile(r"expects a function or a callable class.*Got value: (?:Namespace\(class_path=')?(?P<name>[\w.]+)"),
 )
+_NO_CLASS = (
+    re.compile(r"but [\w.]+\.(?P<base>\w+) is abstract"),
+    re.compile(r"Not a valid subclass of (?P<base>\w+)\n(?=[\s\S]*Given value: \{'init_args')"),
+)
 _KEY = re.compile(r"Parser key \"(?P<key>[^\"]+)\"")
 _EXPECTED = re.compile(r"Expected an? (?P<kind>.+?)(?:\. Got value: (?P<value>.*))?$")
 _NO_CAUSE = (
@@ -65,6 +69,9 @@ def explain(message: str, given: Sequence[Given], known: set[str]) -> str:
             # A plain word for a number or a tensor is no class name.
             if not re.search(r"Expected a <class '(int|float|bool|list|dict)'>", message):
                 return _unknown_class(match["name"], key, given)
+    for pattern in _NO_CLASS:
+        if (unnamed := pattern.search(message)) and (told := _class_not_named(unnamed["base"], key, given)):
+            return told
     causes = innermost(message)
     kinds = [match for match in map(_EXPECTED.match, causes) if match]
     if len(kinds) < len(causes):
@@ -83,10 +90,18 @@ def innermost(message: str) -> list[str]:
     return [line for line in lines if line and not line.startswith(_NO_CAUSE)]
 
 
-def refusal(error: Exception) -> str:
-    """What a class says when it refuses its values, without what jsonargparse wraps around it."""
+def refusal(error: Exception, given: Sequence[Given] = ()) -> str:
+    """What a class says when it refuses its values, without what jsonargparse wraps around it.
+
+    Args:
+        error: Its error; a class that may stand in several places says ``beta must …``, without the whole key.
+        given: What the user gave, to name the place.
+    """
     message = str(error) or type(error).__name__
-    return next(iter(innermost(message)), message) if message.startswith("Does not validate") else message
+    message = next(iter(innermost(message)), message) if message.startswith("Does not validate") else message
+    name, _, rule = message.partition(" must ")
+    there = {one.path: one for one in given if rule and one.path.endswith(f".{name}")}
+    return f"{next(iter(there.values()))}: must {rule}" if len(there) == 1 else message
 
 
 def _readable(kind: str) -> str:
@@ -130,7 +145,7 @@ def _missing(names: str, given: Sequence[Given]) -> str:
         return f"{' and '.join(f'`{key}`' for key in sorted(keys))} not set; name a file with -c"
     for one in given:
         holder = one.path.removesuffix(".class_path")
-        if holder != one.path and (owner := _class_named(str(one.value))):
+        if isinstance(one.value, str) and (owner := _class_named(one.value)):
             held = {other.path for other in given}
             if all(key in inspect.signature(owner).parameters and f"{holder}.{key}" not in held for key in keys):
                 return f"{one}: {owner.__name__} needs {', '.join(f'`{key}`' for key in keys)}"
@@ -150,6 +165,20 @@ def _unknown_class(name: str, key: str, given: Sequence[Given]) -> str:
         nearest = f"{package}.{near[0]}" if hasattr(sys.modules.get(package), near[0]) else near[0]
         return f"{place}: `{name}` is no {what}; did you mean `{nearest}`?"
     return f"{place}: `{name}` is no {what}; " + (f"there are {', '.join(names)}" if names else "see --help")
+
+
+def _class_not_named(base: str, key: str, given: Sequence[Given]) -> str | None:
+    """Options of a class that stand where no class is named, as in ``--model.loss.beta=0.2`` alone."""
+    last = key.split(".")[-1]
+    options = [one for one in given if _ends_with(one.path.rpartition(".")[0], last)]
+    kind = _class_named(base)
+    if not options or kind is None:
+        return None
+    holder, _, option = options[-1].path.rpartition(".")
+    classes = [one for one in _concrete(kind) if not inspect.isabstract(one)]
+    having = [one for one in classes if option in inspect.signature(one).parameters]
+    lead = f"whose option is it? set `{holder}` first, to one of" if having else f"no {base} has this option; there are"
+    return f"{options[-1]}: {lead} {', '.join(sorted(one.__name__ for one in having or classes))}"
 
 
 def _made_by(base: type[Any]) -> Any:

@@ -132,6 +132,17 @@ class PairSource(ABC):
             ValueError: A row breaks a rule; the message names file, row, key, rule and value.
         """
 
+    def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[PreferencePair]:
+        """Read the pairs of one side of a split of the rows that break no rule.
+
+        Args:
+            keep: As for :meth:`pairs`.
+            refuse: Given the source's name and the error of each other row, of whichever side: a row that cannot be
+                read has none; may raise it. A source that does not read row by row raises instead of calling it.
+        """
+        del refuse
+        return self.pairs(keep)
+
 
 class EvalSource(ABC):
     """Where a benchmark's items come from; a frozen dataclass whose fields are the options of the YAML."""

@@ -171,8 +171,10 @@ class _Renumbered(PreferenceDataModule):
         """The trained trees."""
         return self._trained
 
-    def _tokenised(self, pairs: list[PreferencePair], part: str) -> list[Tree]:
-        return renumbered(super()._tokenised(pairs, part), self.vocabulary)
+    def setup(self, stage: str) -> None:
+        """Read the pairs, then renumber their tokens; called once."""
+        super().setup(stage)
+        self._trained = renumbered(self._trained, self.vocabulary)
 
 
 def renumbered(trees: Sequence[Tree], vocabulary: int) -> list[Tree]:

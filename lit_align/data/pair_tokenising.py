@@ -73,15 +73,19 @@ class PairTokenising:
             )
         return trees
 
+    def refuse(self, source: str, error: ValueError) -> None:
+        """Stop at a row that its source cannot read, or count it, as ``bad_rows`` says."""
+        if self._bad_rows == "stop":
+            raise error
+        self._report.refuse(source, str(error))
+
     def _tokenised(self, pair: PreferencePair) -> PairPaths | None:
         try:
             if pair.chosen.strip() == pair.rejected.strip():
                 raise ValueError(f"{pair.id}: chosen and rejected are equal ({pair.chosen[:60]!r}): drop the row")
             rendered = [self._rendered(pair, answer, side) for side, answer in _answers(pair)]
         except ValueError as error:
-            if self._bad_rows == "stop":
-                raise
-            self._report.refuse(pair.source, str(error))
+            self.refuse(pair.source, error)
             return None
         fitted = [self._lengths.fit(path) for path in rendered]
         outcomes = {outcome for _, outcome in fitted}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from functools import cached_property
 
 from lit_align.data.chat import ChatFormat
@@ -37,8 +38,9 @@ class PreferenceDataModule(WindowDataModule):
         token_budget: Tokens a forest (one forward and backward pass), > 0; sets the memory, not the result.
         lengths: Token limits of prompt and answer; a pair of which one answer is dropped is dropped.
         thinking: The template's thinking switch for prompts.
-        bad_rows: What a pair does whose answers are equal, or that the chat format refuses (a control token in a text,
-            a blank answer, roles out of order): ``stop`` the run with its name, or be counted and left out (``drop``).
+        bad_rows: What a row does that its source cannot read (a missing column, a blank answer), whose answers are
+            equal, or that the chat format refuses (a control token in a text, roles out of order): ``stop`` the run
+            with its name, or be counted and left out (``drop``). A broken file of ``TATQA`` stops the run in any case.
         split_seed: Seed of the split, apart from ``seed`` so that runs with several seeds have one validation set.
         seed: Seed of the order.
         workers: Processes that build forests ahead.
@@ -88,17 +90,21 @@ class PreferenceDataModule(WindowDataModule):
             return
         logger.info("reading preference pairs; tokenizer of %s", self.base)
         self.chat = ChatFormat(load_tokenizer(self.base), thinking=self.thinking)
-        trained = self._side(held_out=False)
+        parts = {part: self._tokenising(part) for part in ("training", "validation")}
+        trained = self._side(False, parts["training"].refuse)
         self.trained_groups = frozenset(group_of(pair) for pair in trained)
-        validation = self._side(held_out=True) if self.val_fraction else []
-        if self.val_fraction and not validation:
+        # A row that cannot be read is on neither side; it was refused while the first one was read.
+        validation = self._side(True, lambda *_: None) if self.val_fraction else []
+        if self.val_fraction and trained and not validation:
             raise ValueError(
                 f"`data.val_fraction` = {self.val_fraction} holds out none of {len(trained)} pairs; raise it, name "
                 "`data.val_sources`, or set it to 0"
             )
-        validation += [pair for source in self.val_sources for pair in source.pairs(lambda _: True)]
-        self._trained = self._tokenised(trained, "training")
-        self._validation = self._tokenised(validation, "validation") if validation else []
+        for source in self.val_sources:
+            validation += source.usable(lambda _: True, parts["validation"].refuse)
+        self._trained = parts["training"].trees(trained)
+        wanted = validation or self.val_sources  # all of whose rows may have been refused
+        self._validation = parts["validation"].trees(validation) if wanted else []
         plan = self._plan
         sizes = Counter(
             sum(plan.counts[group] for group in plan.trained_in(window)) for window in range(plan.windows_per_epoch)
@@ -108,15 +114,14 @@ class PreferenceDataModule(WindowDataModule):
             f"epoch, of {min(sizes)} to {max(sizes)} pairs (asked for: {self.window})"
         )
 
-    def _side(self, held_out: bool) -> list[PreferencePair]:
+    def _side(self, held_out: bool, refuse: Callable[[str, ValueError], None]) -> list[PreferencePair]:
         def keep(group: str) -> bool:
             return is_held_out(group, self.val_fraction, self.split_seed) == held_out
 
-        return [pair for source in self.sources for pair in source.pairs(keep)]
+        return [pair for source in self.sources for pair in source.usable(keep, refuse)]
 
-    def _tokenised(self, pairs: list[PreferencePair], part: str) -> list[Tree]:
-        tokenising = PairTokenising(self.chat, self.lengths, self.window, self.token_budget, self.bad_rows, part)
-        return tokenising.trees(pairs)
+    def _tokenising(self, part: str) -> PairTokenising:
+        return PairTokenising(self.chat, self.lengths, self.window, self.token_budget, self.bad_rows, part)
 
     @property
     def _plan(self) -> GroupPlan:

@@ -108,14 +108,15 @@ class SFTDataModule(WindowDataModule):
             halves = split(source.usable(parts["training"].refuse), self.val_fraction, self.split_seed)
             for side, half in zip(sides, halves, strict=True):
                 sides[side] += source.draw(half, parts[side].trained_tokens) if half else []
-        if self.val_fraction and not sides["validation"]:
+        if self.val_fraction and sides["training"] and not sides["validation"]:
             raise ValueError(
                 f"`data.val_fraction` = {self.val_fraction} holds out none of {len(sides['training'])} conversations; "
                 "raise it, name `data.val_sources`, or set it to 0"
             )
         sides["validation"] += self._drawn(self.val_sources, parts["validation"])
         self._trained = parts["training"].trees(sides["training"])
-        self._validation = parts["validation"].trees(sides["validation"]) if sides["validation"] else []
+        wanted = sides["validation"] or self.val_sources  # all of whose rows may have been refused
+        self._validation = parts["validation"].trees(sides["validation"]) if wanted else []
         if self.replay:
             part = self._tokenising("replay", 0.0)
             self._replayed = part.trees(self._drawn(self.replay, part))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths, prompt_size
 from lit_align.data.mixture import first_held_out, group_of, is_held_out
 from lit_align.data.pair_tokenising import PairTokenising
+from lit_align.data.sources.rows import stop_at
 from lit_align.data.tokenising import BadRows
 from lit_align.evals.benchmark import SHARE, Benchmark, Bounds, ItemResult
 from lit_align.evals.generate import SECONDS_BEFORE_PROGRESS, evaluating
@@ -27,6 +29,8 @@ from lit_align.models.policy import Policy
 from lit_align.models.reference import BaseReference, Reference
 from lit_align.ops.frozen_head import score_tokens, token_logps
 from lit_align.types import PairSource, PreferencePair
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,17 @@ class PairAccuracyBenchmark(Benchmark):
     @cached_property
     def _pairs(self) -> dict[str, PreferencePair]:
         """The pairs by id, read once, so that before and after are the same ones."""
-        found = self.source.pairs(lambda group: is_held_out(group, self.val_fraction, self.split_seed))
+        refused: list[str] = []
+
+        def refuse(source: str, error: ValueError) -> None:
+            if self.bad_rows == "stop":
+                stop_at(source, error)
+            refused.append(str(error))
+
+        found = self.source.usable(lambda group: is_held_out(group, self.val_fraction, self.split_seed), refuse)
+        if refused:
+            # Not held against `lengths.max_dropped`: they are rows of the whole source, and this is a part of it.
+            logger.info(f"{self.name}: {len(refused)} rows of the source refused; first refusal: {refused[0]}")
         if not found:
             raise ValueError(
                 f"benchmark {self.name!r}: val_fraction = {self.val_fraction} with split_seed = {self.split_seed} "

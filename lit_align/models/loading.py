@@ -99,6 +99,25 @@ def load_base(base: str, weights: Weights) -> PreTrainedModel:
     return frozen
 
 
+def empty_base(base: str) -> PreTrainedModel:
+    """The layers of a base without their weights, to see in a moment what fits it.
+
+    Args:
+        base: See :func:`lit_align.tokenizer.resolve_base`.
+
+    Raises:
+        FileNotFoundError: The base is not where ``base`` points.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    location = resolve_base(base)
+    options = {"gguf_file": location.gguf_file} if location.gguf_file else {}
+    config = AutoConfig.from_pretrained(location.path, **options)
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    return model
+
+
 def _from_pretrained(location: BaseLocation, weights: Weights) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from lit_align.tokenizer import PACKAGE_PREFIX, path_in_package
+from lit_align.models.adapter_folder import AdapterFolder
 
 _LIVE, _FROZEN = "default", "frozen"  # names of adapters
 
@@ -26,6 +23,13 @@ if TYPE_CHECKING:
 
 class Reference(ABC):
     """What the policy is compared with: which adapters are active while it computes."""
+
+    def check(self, base: str) -> None:  # noqa: B027  most references need nothing
+        """Refuse what can be seen to be wrong before weights or data are read; nothing by default.
+
+        Args:
+            base: As ``model.base``.
+        """
 
     def attach(self, policy: Policy) -> None:  # noqa: B027  most references need nothing
         """Load what the reference needs into the policy, once, before anything is computed; nothing by default."""
@@ -72,39 +76,19 @@ class FrozenAdapterReference(Reference):
 
     Raises:
         FileNotFoundError: On use, when the folder or one of its two files is not there.
-        ValueError: On use, when it is no plain LoRA adapter, or does not fit the base.
+        ValueError: On use, when it is no plain LoRA adapter, its weights are cut short or not finite, or it does not
+            fit the base.
     """
 
     path: str
 
+    def check(self, base: str) -> None:
+        """Refuse a folder that holds no plain LoRA adapter of this base, or one of broken weights."""
+        AdapterFolder(self.path).check(base)
+
     def attach(self, policy: Policy) -> None:
         """Load the adapter under the live one."""
-        from peft import PeftConfig, set_peft_model_state_dict
-        from safetensors.torch import load_file
-
-        weights = self._file("adapter_model.safetensors")
-        config = PeftConfig.from_pretrained(str(self._file("adapter_config.json").parent))
-        plain = getattr(config, "bias", None) == "none" and not getattr(config, "modules_to_save", None)
-        if config.peft_type != "LORA" or not plain:
-            raise ValueError(f"adapter {self.path}: is no plain LoRA adapter (bias or whole modules are trained too)")
-        with warnings.catch_warnings():
-            # PEFT 0.21 reads a property that transformers 5.23 has renamed; nothing for a user to do.
-            warnings.filterwarnings(
-                "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
-            )
-            policy.peft.add_adapter(_FROZEN, config)
-        tensors = load_file(weights)
-        places = {
-            name.replace(f".{_FROZEN}.", ".") for name, _ in policy.peft.named_parameters() if f".{_FROZEN}." in name
-        }
-        if differing := sorted(places ^ {*tensors}):
-            where = "this base" if differing[0] in places else "the adapter"
-            raise ValueError(f"adapter {self.path} does not fit this base: `{differing[0]}` is in {where} alone")
-        try:
-            set_peft_model_state_dict(policy.peft, tensors, adapter_name=_FROZEN)
-        except RuntimeError as error:  # shapes
-            cause = str(error).splitlines()[-1].strip()
-            raise ValueError(f"adapter {self.path} does not fit this base: {cause}") from error
+        AdapterFolder(self.path).add_to(policy.peft, _FROZEN)
         for layer in _layers(policy):
             if _FROZEN in layer.lora_dropout:
                 layer.lora_dropout[_FROZEN] = nn.Identity()
@@ -118,17 +102,7 @@ class FrozenAdapterReference(Reference):
 
     def identity(self) -> str:
         """The adapter's weights; where they lie does not matter."""
-        digest = hashlib.sha256(self._file("adapter_model.safetensors").read_bytes()).hexdigest()
-        return f"FrozenAdapterReference({digest[:16]})"
-
-    def _file(self, name: str) -> Path:
-        folder = path_in_package(self.path) if self.path.startswith(PACKAGE_PREFIX) else Path(self.path).expanduser()
-        file = folder / name
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"adapter {self.path}: no file {name} there; name the folder `adapter/` of a finished run"
-            )
-        return file
+        return f"FrozenAdapterReference({AdapterFolder(self.path).digest()})"
 
 
 def refuse_trainable_base(policy: nn.Module) -> None:

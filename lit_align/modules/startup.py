@@ -149,13 +149,15 @@ def check_start(module: AlignModule, probe: TokenForest, largest: TokenForest, f
         fresh: Whether the adapter has not been trained yet: its policy then equals the reference to the bit.
 
     Raises:
-        RuntimeError: Policy and reference differ at step 0, or the attention path is wrong for this model, or the
-            largest forest does not fit into memory (the message names the budget to set).
+        RuntimeError: The policy's hidden states are not finite, policy and reference differ at step 0, the attention
+            path is wrong for this model, or the largest forest does not fit into memory (the message names the budget
+            to set).
     """
     logger.info("checking the start; trying the largest forest (%d tokens)", len(largest))
     policy = module.policy
     probe, largest = probe.to(module.device), largest.to(module.device)
     with module.trainer.precision_plugin.forward_context():
+        refuse_nonfinite_start(module, probe)
         if fresh:
             refuse_other_start(module, probe)
         # Each module's own mode: the frozen base is in evaluation mode while its adapters train.
@@ -165,6 +167,23 @@ def check_start(module: AlignModule, probe: TokenForest, largest: TokenForest, f
         for part, training in modes:
             part.training = training
         _try_largest(module, largest)
+
+
+@torch.no_grad()
+def refuse_nonfinite_start(module: AlignModule, probe: TokenForest) -> None:
+    """Refuse weights with which nothing can be compared: all checks and the whole run would be nan.
+
+    Raises:
+        RuntimeError: Names the first tensor that is not finite, if it is one of the weights.
+    """
+    if bool(module.policy.hidden(probe).isfinite().all()):
+        return
+    bad = [name for name, tensor in module.policy.named_parameters() if not bool(tensor.isfinite().all())]
+    cause = f"`{bad[0]}` holds nan or inf" if bad else f"its weights are finite, so {module.weights} overflows"
+    raise RuntimeError(
+        f"before the first step the hidden states of {module.base} are not finite: {cause}; download or convert the "
+        "base again, or set `model.weights.dtype: float32`"
+    )
 
 
 @torch.no_grad()

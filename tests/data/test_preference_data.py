@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +18,7 @@ from lit_align.data import length_report, pair_tokenising
 from lit_align.data.lengths import Lengths
 from lit_align.data.packing import GroupPlan
 from lit_align.data.preference import PreferenceDataModule
+from lit_align.data.sources.preference_file import PreferenceFile
 from lit_align.forest import Window
 from lit_align.types import Message, PairSource, PreferencePair
 
@@ -216,6 +219,35 @@ def test_a_pair_that_breaks_a_rule_stops_the_run_by_name_or_is_counted(
     caplog.set_level("INFO", length_report.logger.name)
     assert len(some_data(sources=[source], bad_rows="drop")._trained) == 1
     assert "listed: 2 pairs: 1 kept, 1 refused; first refusal: row:1" in "\n".join(caplog.messages)
+
+
+@pytest.mark.parametrize("val_fraction", [0.0, 0.4])
+def test_rows_that_a_source_cannot_read_stop_the_run_or_are_counted_once(
+    val_fraction: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows: list[dict[str, Any]] = [{"prompt": f"{i}?", "chosen": "yes", "rejected": "no"} for i in range(9)]
+    rows[3:3] = [{"prompt": "a"}, {**rows[0], "rejected": " "}]
+    Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    options: dict[str, Any] = {"sources": [PreferenceFile("pairs.jsonl")], "val_fraction": val_fraction}
+    with pytest.raises(ValueError, match=r"pairs\.jsonl:4: no column 'chosen'"):
+        some_data(**options)
+    caplog.set_level("INFO", length_report.logger.name)
+    data = some_data(**options, bad_rows="drop")
+    kept = len(data._trained)
+    assert kept + len(data._validation) == 9
+    told = [line for line in caplog.messages if " pairs: " in line]
+    assert told[0] == (
+        f"training: pairs.jsonl: {kept + 2} pairs: {kept} kept, 2 refused; first refusal: pairs.jsonl:4: no column "
+        "'chosen'; the row has: prompt"
+    )
+    assert told[1:] == ([f"validation: pairs.jsonl: {9 - kept} pairs: {9 - kept} kept"] if val_fraction else [])
+
+
+def test_a_validation_source_of_which_nothing_is_left_stops_the_run() -> None:
+    Path("pairs.jsonl").write_text(json.dumps({"prompt": "a"}) + "\n", encoding="utf-8")
+    options: dict[str, Any] = {"val_sources": [PreferenceFile("pairs.jsonl")], "bad_rows": "drop"}
+    with pytest.raises(ValueError, match=r"no example is left for validation: of 1 pairs 1 refused"):
+        some_data(**options)
 
 
 def test_the_trial_forest_is_no_smaller_than_any_and_holds_whole_pairs() -> None:

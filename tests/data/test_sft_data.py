@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from lit_align.data import length_report
 from lit_align.data.lengths import Lengths
 from lit_align.data.sft import SFTDataModule
+from lit_align.data.sources.messages_file import MessagesFile
 from lit_align.data.windows import Tree
 from lit_align.forest import TokenClass, TokenForest, TokenPath, Window
 from lit_align.types import Conversation, ConversationSource, Message
@@ -306,6 +308,12 @@ def test_opening_a_loader_draws_no_random_number() -> None:
     train_windows(data)
     list(data.val_dataloader())
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_validation_source_of_which_nothing_is_left_stops_the_run() -> None:
+    Path("bad.jsonl").write_text("{}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="no example is left for validation: of 1 answers 1 refused"):
+        some_data(val_sources=[MessagesFile("bad.jsonl")], bad_rows="drop")
 
 
 def test_validation_windows_hold_every_conversation_once_in_any_run() -> None:

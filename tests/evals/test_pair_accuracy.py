@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths
 from lit_align.data.mixture import group_of, is_held_out
 from lit_align.data.preference import PreferenceDataModule
+from lit_align.data.sources.preference_file import PreferenceFile
 from lit_align.data.sources.scale_answers import ScalePairs
 from lit_align.evals.benchmark import ItemResult, check_scores
 from lit_align.evals.pair_accuracy import PairAccuracyBenchmark, pair_scores
@@ -304,6 +307,18 @@ def test_a_split_that_holds_out_nothing_and_a_repeated_id_are_refused() -> None:
     twice = PreferencePair((Message("user", "?"),), "yes", "no", "a", "s")
     with pytest.raises(ValueError, match="two pairs with the id 'a'"):
         PairAccuracyBenchmark(Listed((twice, twice)), 1.0).conditions()
+
+
+def test_rows_that_the_source_cannot_read_stop_it_or_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"prompt": "a?", "chosen": "yes", "rejected": "no"}, {"prompt": "b?"}, {"prompt": "c?", "chosen": "yes"}]
+    Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    benchmark = PairAccuracyBenchmark(PreferenceFile("pairs.jsonl"), 1.0)
+    with pytest.raises(ValueError, match=r"pairs\.jsonl:2: no column 'chosen'"):
+        benchmark.conditions()
+    caplog.set_level("INFO", "lit_align.evals.pair_accuracy")
+    assert replace(benchmark, bad_rows="drop").conditions()["n"] == 1
+    assert "pairs: 2 rows of the source refused; first refusal: " in caplog.text
+    assert "pairs.jsonl:2: no column 'chosen'" in caplog.text
 
 
 def test_results_are_plain_for_checkpoints(trained: Policy, chat: ChatFormat) -> None:

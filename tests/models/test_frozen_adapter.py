@@ -114,7 +114,10 @@ def test_a_missing_file_is_named(random_qwen3: str, trained: str, name: str) -> 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"hidden_size": 48}, r"adapter .* does not fit this base: size mismatch"),
+        (
+            {"hidden_size": 48},
+            r"does not fit this base: `.*` is \[32, 4\] in the adapter, and this base has \[48, 4\]",
+        ),
         ({"num_hidden_layers": 3}, r"does not fit this base: `.*layers\.2\..*` is in this base alone"),
         ({"num_hidden_layers": 1}, r"does not fit this base: `.*layers\.1\..*` is in the adapter alone"),
     ],
@@ -130,6 +133,8 @@ def test_an_adapter_that_does_not_fit_the_base_is_refused(
     other = save_random_model(tmp_path / "other", "qwen3", **change)
     with pytest.raises(ValueError, match=says):
         stacked(other, trained)
+    with pytest.raises(ValueError, match=says):
+        FrozenAdapterReference(trained).check(other)
 
 
 @pytest.mark.parametrize("change", [{"bias": "all"}, {"modules_to_save": ["lm_head"]}], ids=str)

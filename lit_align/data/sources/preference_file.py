@@ -9,7 +9,7 @@ from pathlib import Path
 from lit_align.data.mixture import group_of
 from lit_align.data.sources.messages_file import read_message, read_messages
 from lit_align.data.sources.read_rows import read_rows
-from lit_align.data.sources.rows import Row, check_limit, checked_text, describe
+from lit_align.data.sources.rows import Row, check_limit, checked_text, describe, stop_at, usable_rows
 from lit_align.types import Message, PairSource, PreferencePair
 
 
@@ -30,7 +30,8 @@ class PreferenceFile(PairSource):
         chosen: Column of the better answer.
         rejected: Column of the worse answer.
         system: Column of a system turn, for prompts that are text; empty for none. A blank cell is no turn.
-        group: Column whose value names what pairs share (a table, a post); empty for none.
+        group: Column whose value, text or a number, names what pairs share (a table, a post); empty for none. Where it
+            is null or empty text, the pair stands alone.
         limit: Read the first so many rows only, at least 1; null reads all.
 
     Raises:
@@ -60,7 +61,12 @@ class PreferenceFile(PairSource):
                 than text or turns; an answer is blank, or does not repeat the other's prompt. The message names file,
                 row, column and value.
         """
-        found = (self._pair(row) for row in read_rows(self.path, self.limit))
+        return self.usable(keep, stop_at)
+
+    def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[PreferencePair]:
+        """See :class:`~lit_align.types.PairSource`."""
+        name = Path(self.path).name
+        found = usable_rows(read_rows(self.path, self.limit), self._pair, lambda _: name, refuse)
         return [pair for pair in found if keep(group_of(pair))]
 
     def _pair(self, row: Row) -> PreferencePair:
@@ -79,8 +85,15 @@ class PreferenceFile(PairSource):
                 f"{row.where}: the turns of {self.chosen} before the answer are not those of {', '.join(self.prompt)}; "
                 "set `prompt: []` to take them from the answers"
             )
-        group = str(row.value(self.group)) if self.group else ""
-        return PreferencePair(prompt, chosen, rejected, row.id, Path(self.path).name, group)
+        return PreferencePair(prompt, chosen, rejected, row.id, Path(self.path).name, self._group(row))
+
+    def _group(self, row: Row) -> str:
+        value = row.value(self.group) if self.group else None
+        if value is None:
+            return ""  # as text it would be a group of its own, of all such rows
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError(f"{row.where}: {self.group}: must be text or a number, not {describe(value)}")
+        return str(value)
 
     def _prompt(self, row: Row) -> tuple[Message, ...]:
         system = row.value(self.system) if self.system else None

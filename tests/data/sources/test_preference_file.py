@@ -128,6 +128,24 @@ def test_what_is_no_pair_is_refused_by_row_and_column(
         PreferenceFile(file_of(row), **options).pairs(everything)
 
 
+def test_rows_that_are_no_pair_are_handed_over_one_by_one(file_of: Written) -> None:
+    source = PreferenceFile(file_of(GOOD, {"prompt": "a"}, {**GOOD, "rejected": " "}, GOOD))
+    told: list[str] = []
+    found = source.usable(everything, lambda name, error: told.append(f"{name} {str(error).rpartition('/')[2]}"))
+    assert [pair.id for pair in found] == ["pairs.jsonl:1", "pairs.jsonl:4"]
+    assert told == [
+        "pairs.jsonl pairs.jsonl:2: no column 'chosen'; the row has: prompt",
+        "pairs.jsonl pairs.jsonl:3: rejected: the answer is blank (' '); drop the row",
+    ]
+
+
+def test_pairs_without_a_group_stand_alone(file_of: Written) -> None:
+    rows = [{**GOOD, "g": value} for value in (None, "", 0, "a")]
+    assert [pair.group for pair in PreferenceFile(file_of(*rows), group="g").pairs(everything)] == ["", "", "0", "a"]
+    with pytest.raises(ValueError, match=r"pairs\.jsonl:1: g: must be text or a number, not a list \(\[1\]\)"):
+        PreferenceFile(file_of({**GOOD, "g": [1]}), group="g").pairs(everything)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
