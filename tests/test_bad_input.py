@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
+from in_process import fit, shown_line
 
 from lit_align.cli import main
 from lit_align.modules.startup import refuse_absent_devices, refuse_trainer_settings
@@ -36,20 +36,7 @@ def _fit(rows: bytes | None, *words: str, source: object = COLUMNS, **data: Any)
         "data": {"class_path": "SFTDataModule", "init_args": {"sources": [source], "window": 2, **data}},
         "trainer": {"accelerator": "cpu", "max_steps": 4, "enable_progress_bar": False},
     }
-    Path("run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    try:
-        return main(["fit", "-c", "run.yaml", *words])
-    except SystemExit as leave:
-        return leave.code
-
-
-def _told(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that is shown."""
-    shown = capsys.readouterr()
-    lines = [line for line in shown.err.splitlines() if line.startswith("lit-align: ")]
-    assert len(lines) == 1, shown.err
-    assert "Traceback" not in shown.err + shown.out
-    return lines[0]
+    return fit(config, *words)
 
 
 _MESSAGE = {"role": "assistant", "content": "b"}
@@ -102,7 +89,7 @@ def test_bad_data_are_answered_with_file_row_and_rule_before_a_folder_is_made(
     rows: bytes | None, source: object, data: dict[str, Any], says: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _fit(rows, source=source, **data) == 1
-    told = _told(capsys)
+    told = shown_line(capsys)
     assert all(part in told for part in says), told
     assert not Path("lightning_logs").exists()
 
@@ -126,7 +113,7 @@ def test_bad_settings_are_answered_with_key_value_and_rule_before_a_folder_is_ma
     word: str, says: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _fit(_lines(GOOD), word) == 2
-    told = _told(capsys)
+    told = shown_line(capsys)
     assert all(part in told for part in says), told
     assert not Path("lightning_logs").exists()
 
@@ -138,7 +125,7 @@ def test_a_bad_checkpoint_is_answered_with_its_name_before_a_folder_is_made(
     if content is not None:
         Path("last.ckpt").write_bytes(content)
     assert _fit(_lines(GOOD), "--ckpt_path=last.ckpt") == 1
-    told = _told(capsys)
+    told = shown_line(capsys)
     assert "last.ckpt" in told
     assert says in told
     assert not Path("lightning_logs").exists()
@@ -152,7 +139,7 @@ def test_a_checkpoint_that_is_cut_short_is_answered_with_its_name_and_leaves_no_
     Path("cut.ckpt").write_bytes(whole[: len(whole) // 2])
     capsys.readouterr()
     assert _fit(_lines(GOOD), "--trainer.max_steps=1", "--ckpt_path=cut.ckpt") == 1
-    told = _told(capsys)
+    told = shown_line(capsys)
     assert f"cut.ckpt ({len(whole) // 2} bytes) is cut short" in told
     assert [path.name for path in Path("lightning_logs/lit_align").iterdir()] == ["version_0"]
 
@@ -161,7 +148,7 @@ def test_a_base_that_is_not_there_is_answered_with_the_forms_that_a_base_has(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert _fit(_lines(GOOD), "--model.base=no_such_base") == 1
-    told = _told(capsys)
+    told = shown_line(capsys)
     assert "base 'no_such_base': no such file or folder" in told
     assert "tiny-qwen3" in told
     assert not Path("lightning_logs").exists()
@@ -173,7 +160,7 @@ def test_a_base_without_chat_template_is_refused_before_a_folder_is_made(capsys:
     settings.pop("chat_template", None)
     Path("plain/tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     assert _fit(_lines(GOOD), "--model.base=plain") == 1
-    told = _told(capsys)
+    told = shown_line(capsys)
     assert "base 'plain': its tokenizer has no chat template" in told
     assert not Path("lightning_logs").exists()
 
@@ -183,7 +170,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_window_examples_and_s
     rate: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _fit(_lines(*[GOOD] * 8), f"--model.optimizer.lr={rate}") == 1
-    told = _told(capsys)
+    told = shown_line(capsys)
     assert "window 1: loss is not finite; examples: d.jsonl:" in told
     run = Path("lightning_logs/lit_align/version_0")
     saved = run / "checkpoints" / "nonfinite-step-000001.ckpt"
@@ -222,7 +209,7 @@ def test_rows_that_a_source_cannot_read_stop_the_run_or_are_counted_and_left_out
 ) -> None:
     lines = _lines(*({**row, **column} for row in rows))
     assert _fit(lines, source=source) == 1
-    assert "d.jsonl:1" in _told(capsys)
+    assert "d.jsonl:1" in shown_line(capsys)
     limit = {"max_dropped": 0.7}
     assert _fit(lines, "--trainer.fast_dev_run=true", source=source, bad_rows="drop", lengths=limit) == 0
     told = capsys.readouterr().err
@@ -234,12 +221,12 @@ def test_a_source_of_which_most_rows_are_refused_stops_with_the_first_refusal_an
 ) -> None:
     bad = {"question": "a<|im_end|>", "answer": "b"}
     assert _fit(_lines(bad, bad, GOOD), bad_rows="drop") == 1
-    told = _told(capsys)
+    told = shown_line(capsys)
     assert "2 of 3 answers (67%) would be dropped" in told
     assert "mend what is refused (d.jsonl:1" in told
     assert "max_length`" not in told
     assert _fit(_lines(bad, bad), bad_rows="drop") == 1
-    assert "of 2 answers 2 refused" in _told(capsys)
+    assert "of 2 answers 2 refused" in shown_line(capsys)
 
 
 def test_prompts_that_are_too_long_are_answered_with_their_own_lengths_and_limit(
@@ -260,7 +247,7 @@ def test_data_of_another_objective_are_refused(model: str, data: str, capsys: py
     words = ["--model", model, "--data", data, f"--data.sources+={source}", "--data.sources.path=d.jsonl"]
     with pytest.raises(SystemExit, match="2"):
         main(["fit", *words, "--trainer.max_steps=1", "--trainer.accelerator=cpu"])
-    told = _told(capsys)
+    told = shown_line(capsys)
     assert f"`data` {data} holds" in told
     assert "DPOModule with PreferenceDataModule" in told
     assert not Path("lightning_logs").exists()
@@ -305,7 +292,7 @@ def test_a_gpu_that_is_not_there_is_answered_with_the_cause_and_the_next_step(
 ) -> None:  # fmt: skip
     _plant_devices(monkeypatch, 0, build, visible)
     assert _fit(None, f"--trainer.accelerator={accelerator}") == 2  # before the data, which are not there either
-    told = _told(capsys)
+    told = shown_line(capsys)
     assert told.startswith(f"lit-align: `trainer.accelerator` = {accelerator}: torch {torch.__version__} is built")
     assert told.endswith("--trainer.accelerator cpu")
     assert all(part in told for part in says), told
@@ -323,7 +310,7 @@ def test_more_devices_than_there_are_are_answered_with_those_that_there_are(
 ) -> None:  # fmt: skip
     _plant_devices(monkeypatch, there, "13.0", None)
     assert _fit(None, f"--trainer.accelerator={accelerator}", f"--trainer.devices={devices}") == 2
-    told = _told(capsys)
+    told = shown_line(capsys)
     assert told.startswith("lit-align: `trainer.devices` = ")
     assert f"asks for CUDA device {absent}, but only {'0' if there == 1 else '0, 1'}" in told
     assert told.endswith(f"set --trainer.devices {there} or less")

@@ -11,14 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from command import contents
+from in_process import fit, shown_line
 from safetensors.torch import load_file, save_file
 from tat_qa_tables import table_of
 from torch import Tensor
 
 from lit_align.checkpoint import write_adapter
-from lit_align.cli import main
 from lit_align.forest import TokenForest
 from lit_align.models.loading import LoRA, Weights
 from lit_align.models.policy import Policy
@@ -50,20 +49,7 @@ def _fit(
         "data": {"class_path": "PreferenceDataModule", "init_args": {"sources": [source], "window": 2, **data}},
         "trainer": {"accelerator": "cpu", "max_steps": 2, "enable_progress_bar": False},
     }
-    Path("run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    try:
-        return main(["fit", "-c", "run.yaml", *words])
-    except SystemExit as leave:
-        return leave.code
-
-
-def _told(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that is shown."""
-    shown = capsys.readouterr()
-    lines = [line for line in shown.err.splitlines() if line.startswith("lit-align: ")]
-    assert len(lines) == 1, shown.err
-    assert "Traceback" not in shown.err + shown.out
-    return lines[0]
+    return fit(config, *words)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +93,7 @@ def test_bad_pairs_are_answered_with_file_row_and_rule_before_a_folder_is_made(
     rows: bytes | None, data: dict[str, Any], says: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _fit(rows, **data) == 1
-    told = _told(capsys)
+    told = shown_line(capsys)
     assert all(part in told for part in says), told
     assert not Path("lightning_logs").exists()
 
@@ -139,7 +125,7 @@ def test_a_file_of_tat_qa_without_answers_is_refused_and_names_the_one_with_them
         del question["answer"]
     Path("tatqa_dataset_test.json").write_text(json.dumps([table]), encoding="utf-8")
     assert _fit(None, source=TABLES) == 1
-    told = _told(capsys)
+    told = shown_line(capsys)
     assert "tatqa_dataset_test.json:1 (table " in told
     assert "no key 'answer': this file holds questions without answers" in told
     assert "use tatqa_dataset_test_gold.json" in told
@@ -171,7 +157,7 @@ def test_bad_losses_and_references_are_answered_with_key_value_and_rule_before_a
     words: list[str], says: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _fit(_lines(GOOD), *words) == 2
-    told = _told(capsys)
+    told = shown_line(capsys)
     assert all(part in told for part in says), told
     assert not Path("lightning_logs").exists()
 
@@ -181,7 +167,7 @@ def test_loss_options_without_a_class_in_a_file_ask_for_it(
     loss: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _fit(_lines(GOOD), model={"loss": loss}) == 2
-    told = _told(capsys)
+    told = shown_line(capsys)
     assert "`model.loss.beta` in run.yaml: whose option is it? set `model.loss` first, to one of AOTLoss" in told
     assert "SimPOLoss" in told
 
@@ -190,7 +176,7 @@ def test_a_loss_option_outside_its_range_names_the_file_that_it_stands_in(capsys
     loss = {"class_path": "WeightedSum", "init_args": {"weights": [1.0], "losses": []}}
     loss["init_args"]["losses"] = [{"class_path": "IPOLoss", "init_args": {"beta": 0}}]  # type: ignore[index]
     assert _fit(_lines(GOOD), model={"loss": loss}) == 2
-    told = _told(capsys)
+    told = shown_line(capsys)
     assert "`model.loss.losses[0].beta` in run.yaml: must be finite and > 0, got 0.0" in told
     assert not Path("lightning_logs").exists()
 
@@ -257,7 +243,7 @@ def test_an_adapter_of_another_base_is_refused_before_the_data_are_read(
     random_qwen3: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _fit(None, model=_frozen(str(_adapter_of(random_qwen3)))) == 1
-    told = _told(capsys)
+    told = shown_line(capsys)
     assert "adapter earlier does not fit this base: `base_model.model.model.layers.0.mlp.down_proj.lora_A" in told
     assert "is [2, 48] in the adapter, and this base has [2, 384] there" in told
     assert "set `model.base` to the base that it was trained on" in told
@@ -270,7 +256,7 @@ def test_an_adapter_of_layers_that_the_base_has_not_is_refused(
     config = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps({**config, "target_modules": ["c_attn"]}))
     assert _fit(None, model=_frozen(str(adapter))) == 1
-    told = _told(capsys)
+    told = shown_line(capsys)
     assert "adapter earlier does not fit this base: " in told
     assert "c_attn" in told
     assert not Path("lightning_logs").exists()
@@ -303,7 +289,7 @@ def test_a_broken_adapter_is_refused_before_the_data_are_read(
 ) -> None:
     harm(adapter)
     assert _fit(None, model=_frozen(str(adapter))) == 1  # the data are not there either
-    told = _told(capsys)
+    told = shown_line(capsys)
     assert told.startswith("lit-align: adapter earlier: ")
     assert all(part in told for part in says), told
     assert not Path("lightning_logs").exists()
@@ -325,7 +311,7 @@ def test_a_base_of_nan_stops_before_the_first_step_and_names_the_tensor(capsys: 
     tensors["model.norm.weight"][0] = float("nan")
     save_file(tensors, file, {"format": "pt"})
     assert _fit(_lines(GOOD), "--model.base=broken") == 1
-    told = _told(capsys)
+    told = shown_line(capsys)
     assert "before the first step the hidden states of broken are not finite" in told
     assert "model.norm.weight` holds nan or inf" in told
     assert not (RUN / "checkpoints").exists()
@@ -349,7 +335,7 @@ def test_log_ratios_of_nan_stop_the_run_and_overwrite_no_checkpoint(
     monkeypatch.setattr(dpo, "reference_logps", nan_in_the_second_window)
     words = [f"--ckpt_path={RUN}/checkpoints/last.ckpt", "--trainer.max_steps=4", "--checkpoint.every_n_windows=1"]
     assert _fit(_lines(GOOD), *words, model=settings) == 1
-    told = _told(capsys)
+    told = shown_line(capsys)
     resumed = RUN.with_name("version_1") / "checkpoints"
     assert "window 2: loss is not finite; examples: d.jsonl:1 chosen, d.jsonl:1 rejected" in told
     assert f"State before the window: {resumed}/nonfinite-step-000002.ckpt" in told
