@@ -48,9 +48,9 @@ class PairAccuracyBenchmark(Benchmark):
       displacement in nats.
     * ``kl``: the exact KL(policy ‖ reference) over the whole vocabulary, nats, mean over the chosen answer's tokens.
 
-    Pairs are rendered, held to limits and put into token forests as for
-    training; those of a group share their tree, and are one cluster. ``skill`` is the source of the pair; ``answer``
-    is the likelier one of the two, ``gold`` the chosen one.
+    Pairs are rendered, held to limits and put into token forests as for training; those of a group share their tree,
+    and are one cluster. ``skill`` is the source of the pair; ``answer`` is the likelier one of the two, ``gold`` the
+    chosen one.
 
     Args:
         source: Where the pairs come from.
@@ -63,10 +63,10 @@ class PairAccuracyBenchmark(Benchmark):
         lengths: As ``data.lengths``; a pair of which one answer is dropped is dropped, and the log counts it.
         token_budget: As ``data.token_budget``: most tokens of a forest, > 0.
         bad_rows: As ``data.bad_rows``.
-        reference: As ``model.reference``.
+        reference: As ``model.reference``; the bare base by default.
 
     Raises:
-        ValueError: A value is out of its range.
+        ValueError: A value is out of its range; on use, ``reference`` names an adapter that the run does not hold.
 
     Example:
         >>> class Two(PairSource):

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar
 
 from lit_align.data.chat import ChatFormat
+from lit_align.data.mixture import group_of
 from lit_align.evals.benchmark import SHARE, Benchmark, Bounds, ItemResult
 from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.models.policy import Policy
-from lit_align.types import EvalItem, EvalSource, PairSource
+from lit_align.types import EvalItem, EvalSource, PairSource, PreferencePair
 
 
 @dataclass(frozen=True)
 class _Chosen(EvalSource):
     """The prompts of pairs, with the chosen answers as gold answers."""
 
-    source: PairSource
+    pairs: tuple[PreferencePair, ...]
 
     def items(self) -> list[EvalItem]:
-        return [
-            EvalItem(pair.id, pair.prompt, pair.chosen, skill=pair.source, cluster=pair.group or pair.id)
-            for pair in self.source.pairs(lambda _: True)
-        ]
+        return [EvalItem(one.id, one.prompt, one.chosen, skill=one.source, cluster=group_of(one)) for one in self.pairs]
 
 
 @dataclass(frozen=True)
@@ -57,25 +58,31 @@ class PreferredAnswerBenchmark(Benchmark):
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        self._questions()  # refuses the options
+        ExactMatchBenchmark(_Chosen(()), self.name, self.max_new_tokens, self.batch_size)  # refuses the options
 
     def conditions(self) -> dict[str, str | int]:
-        """Fingerprint of the prompts and chosen answers, their number, cap and batch size."""
-        return self._questions().conditions()
+        """Fingerprints of prompts, chosen and rejected answers, their number, cap and batch size."""
+        text = json.dumps([one.rejected for one in self._pairs], ensure_ascii=False)
+        return {**self._questions.conditions(), "rejected": hashlib.sha256(text.encode()).hexdigest()[:16]}
 
     def groups(self) -> frozenset[str]:
         """See :meth:`Benchmark.groups`."""
-        return frozenset(pair.group for pair in self.source.pairs(lambda _: True) if pair.group)
+        return frozenset(group_of(pair) for pair in self._pairs)
 
     def run(self, policy: Policy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:
         """Ask the model every question; see :meth:`Benchmark.run`."""
-        rejected = {pair.id: pair.rejected.strip() for pair in self.source.pairs(lambda _: True)}
         results = []
-        for one in self._questions().run(policy, chat, progress=progress):
+        for pair, one in zip(self._pairs, self._questions.run(policy, chat, progress=progress), strict=True):
             preferred = one.scores["exact_match"]
-            right = float(preferred == 1 or one.answer.strip() == rejected[one.id])
+            right = float(preferred == 1 or one.answer.strip() == pair.rejected.strip())
             results.append(replace(one, scores={"preferred": preferred, "exact_match": right}))
         return results
 
+    @cached_property
+    def _pairs(self) -> tuple[PreferencePair, ...]:
+        """The pairs, read once, so that before and after are the same ones."""
+        return tuple(self.source.pairs(lambda _: True))
+
+    @property
     def _questions(self) -> ExactMatchBenchmark:
-        return ExactMatchBenchmark(_Chosen(self.source), self.name, self.max_new_tokens, self.batch_size)
+        return ExactMatchBenchmark(_Chosen(self._pairs), self.name, self.max_new_tokens, self.batch_size)

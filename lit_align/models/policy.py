@@ -34,6 +34,7 @@ class Policy(nn.Module):
         peft: The PEFT model, for adapters and export.
         base_fingerprint: Hash of the base's weights before any adapter, see
             :func:`~lit_align.models.loading.weights_fingerprint`.
+        frozen_adapter: Where the adapter came from that a reference has put under the live one; empty for none.
 
     Raises:
         ValueError: The model's layers forbid sharing and ``attention`` is not ``padded``; or its output head is
@@ -56,6 +57,7 @@ class Policy(nn.Module):
         self.attention: AttentionPath = attention
         self.base_fingerprint = weights_fingerprint(model)
         self.peft: PeftModel = add_lora(model, lora)
+        self.frozen_adapter = ""
         _refuse_adapted_head(self.causal_lm)
         if activation_checkpointing:
             checkpoint_activations(self.causal_lm)

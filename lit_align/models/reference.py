@@ -89,6 +89,7 @@ class FrozenAdapterReference(Reference):
     def attach(self, policy: Policy) -> None:
         """Load the adapter under the live one."""
         AdapterFolder(self.path).add_to(policy.peft, _FROZEN)
+        policy.frozen_adapter = self.path
         for layer in _layers(policy):
             if _FROZEN in layer.lora_dropout:
                 layer.lora_dropout[_FROZEN] = nn.Identity()
@@ -98,6 +99,12 @@ class FrozenAdapterReference(Reference):
 
     def active(self, policy: Policy) -> AbstractContextManager[None]:
         """See :class:`Reference`."""
+        # PEFT passes over an adapter that is not there: the bare base would answer in its place.
+        if policy.frozen_adapter != self.path:
+            raise ValueError(
+                f"reference adapter {self.path} is not the one under the policy ({policy.frozen_adapter or 'none'}): "
+                "name the same reference here and in `model.reference`"
+            )
         return only_adapters(policy, (_FROZEN,))
 
     def identity(self) -> str:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lit_align.data.chat import ChatFormat
+from lit_align.data.mixture import group_of
+from lit_align.data.sources.scale_answers import ScalePairs
 from lit_align.evals import exact_match
 from lit_align.evals.generate import Completion
 from lit_align.evals.preferred_answer import PreferredAnswerBenchmark
@@ -26,6 +28,14 @@ class Four(PairSource):
             for i in range(4)
             if keep(f"table {i % 2}")
         ]
+
+
+@dataclass(frozen=True)
+class Listed(PairSource):
+    listed: tuple[PreferencePair, ...]
+
+    def pairs(self, keep: Callable[[str], bool]) -> list[PreferencePair]:
+        return [pair for pair in self.listed if keep(group_of(pair))]
 
 
 @pytest.fixture
@@ -53,9 +63,21 @@ def test_pairs_of_a_table_are_one_cluster_and_known_to_the_guard_against_trained
     assert PreferredAnswerBenchmark(Four()).groups() == {"table 0", "table 1"}
 
 
-def test_other_pairs_are_other_conditions() -> None:
-    from lit_align.data.sources.scale_answers import ScalePairs
+def test_pairs_that_stand_alone_are_known_to_the_guard_by_the_name_that_the_data_module_gives_them() -> None:
+    lone = [replace(pair, group="") for pair in Four().pairs(lambda _: True)]
+    assert PreferredAnswerBenchmark(Listed(tuple(lone))).groups() == {group_of(pair) for pair in lone}
+    assert "" not in PreferredAnswerBenchmark(Listed(tuple(lone))).groups()
 
+
+def test_other_rejected_answers_are_other_conditions() -> None:
+    pairs = Four().pairs(lambda _: True)
+    other = [replace(pairs[0], rejected="See cash 2019 4."), *pairs[1:]]
+    before, after = (PreferredAnswerBenchmark(Listed(tuple(one))).conditions() for one in (pairs, other))
+    assert before["items"] == after["items"]
+    assert before != after
+
+
+def test_other_pairs_are_other_conditions() -> None:
     first, second = (PreferredAnswerBenchmark(ScalePairs("eval", 5, seed)).conditions() for seed in (0, 1))
     assert first["items"] != second["items"]
     assert first["n"] == 5
