@@ -348,7 +348,5 @@ def test_the_reference_is_the_one_that_is_named(chat: ChatFormat) -> None:
 def test_a_reference_that_the_policy_does_not_hold_is_refused(untrained: Policy, chat: ChatFormat) -> None:
     """PEFT itself would pass over the adapter that is not there, and the bare base would be measured."""
     reference = FrozenAdapterReference("package:lit_align/assets/tiny_qwen3_undecided")
-    with pytest.raises(
-        ValueError, match=r"undecided is not the one under the policy \(none\): name the same"
-    ):
+    with pytest.raises(ValueError, match=r"undecided is not the one under the policy \(none\): name the same"):
         PairAccuracyBenchmark(ScalePairs(split="eval", n=2), 1.0, reference=reference).run(untrained, chat)
