@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import lightning as L  # noqa: N812  the name that its users know
 import numpy as np
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from lit_align.data.packing import Plan, WindowSampler
@@ -79,8 +80,18 @@ class WindowDataModule(L.LightningDataModule, ABC):
         return self._loader(self._dataset(self._trained, self._replayed, self._plan), sampler)
 
     def val_dataloader(self) -> DataLoader[Window] | list[DataLoader[Window]]:
-        """Windows of the validation data, in a fixed order; none without validation data."""
+        """Windows of the validation data, in a fixed order; none without validation data.
+
+        Raises:
+            ValueError: ``trainer.validate`` without validation data: Lightning would pass over everything, benchmarks
+                too, and end as if all were well.
+        """
         if not self._validation:
+            if self.trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING:
+                raise ValueError(
+                    "`validate` needs validation data, and there are none: set `data.val_fraction` or name "
+                    "`data.val_sources`"
+                )
             return []
         return self._loader(self._dataset(self._validation, [], self._validation_plan), None)
 

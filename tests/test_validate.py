@@ -1,0 +1,104 @@
+"""``lit-align validate`` measures a checkpoint as the fit that wrote it did at its end."""
+
+from __future__ import annotations
+
+import json
+import re
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from in_process import shown_line
+
+from lit_align.cli import main
+
+RUN = Path("lightning_logs/run")
+CONFIG: dict[str, Any] = {
+    "name": "run",
+    "seed_everything": 0,
+    "cpu_threads": 1,
+    "model": {
+        "class_path": "DPOModule",
+        "init_args": {
+            "weights": {"dtype": "float32"},
+            "lora": {"rank": 4, "alpha": 8},
+            "reference": {
+                "class_path": "FrozenAdapterReference",
+                "init_args": {"path": "package:lit_align/assets/tiny_qwen3_undecided"},
+            },
+            "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-3}},
+        },
+    },
+    "data": {
+        "class_path": "PreferenceDataModule",
+        "init_args": {
+            "sources": [{"class_path": "ScalePairs", "init_args": {"n": 24}}],
+            "val_fraction": 0.3,
+            "window": 4,
+            "token_budget": 1024,
+        },
+    },
+    "trainer": {
+        "accelerator": "cpu",
+        "max_steps": 2,
+        "enable_progress_bar": False,
+        "callbacks": [
+            {
+                "class_path": "BenchmarkEvaluation",
+                "init_args": {
+                    "benchmarks": [
+                        {
+                            "class_path": "PairAccuracyBenchmark",
+                            "init_args": {
+                                "source": {"class_path": "ScalePairs", "init_args": {"split": "eval", "n": 8}},
+                                "val_fraction": 1.0,
+                                "reference": {
+                                    "class_path": "FrozenAdapterReference",
+                                    "init_args": {"path": "package:lit_align/assets/tiny_qwen3_undecided"},
+                                },
+                            },
+                        }
+                    ]
+                },
+            }
+        ],
+    },
+}
+
+
+@pytest.fixture
+def fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name of the configuration of a finished run, whose folder is the current one."""
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(yaml.safe_dump(CONFIG), encoding="utf-8")
+    main(["fit", "-c", "run.yaml"])
+    return "run.yaml"
+
+
+def _scores(version: int, phase: str) -> dict[str, dict[str, float]]:
+    lines = (RUN / f"version_{version}" / "benchmarks.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    return {row["id"]: row["scores"] for row in rows if row["phase"] == phase}
+
+
+def test_validate_measures_what_the_fit_measured_at_its_end(fitted: str, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert not main(["validate", "-c", fitted, f"--ckpt_path={RUN}/version_0/checkpoints/last.ckpt"])
+    assert re.search(r"\| pairs +\| +8 \|", capsys.readouterr().out)
+    measured = _scores(1, "validate")
+    assert len(measured) == 8
+    assert measured == _scores(0, "after")
+    assert measured != _scores(0, "before")
+
+
+def test_validate_without_validation_data_is_refused_and_not_passed_over(
+    fitted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = deepcopy(CONFIG)
+    config["data"]["init_args"]["val_fraction"] = 0.0
+    Path(fitted).write_text(yaml.safe_dump(config), encoding="utf-8")
+    capsys.readouterr()
+    assert main(["validate", "-c", fitted]) == 1
+    assert "`validate` needs validation data, and there are none: set `data.val_fraction`" in shown_line(capsys)
