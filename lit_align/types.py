@@ -1,9 +1,9 @@
-"""Records that the floors exchange: conversations, preference pairs, gold questions, and where they come from."""
+"""Records that the floors exchange: conversations, preference pairs, questions, prompts, and where they come from."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -82,8 +82,49 @@ class EvalItem:
     cluster: str
 
 
-class ConversationSource(ABC):
+@dataclass(frozen=True)
+class SamplePrompt:
+    """A prompt that a model is to answer, for ``lit-align sample``.
+
+    Attributes:
+        id: Unique within its source.
+        messages: The turns that the model sees; the last one is the user's.
+        gold: The answer that the source has for it; empty for none.
+        source: Name of the source, for reports.
+        group: As of the pairs that are to be made of it, see :class:`PreferencePair`.
+        score: The source's own metric of an answer: numbers by name, the main one first, larger is better; None
+            where it has no metric.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    gold: str
+    source: str
+    group: str = ""
+    score: Callable[[str], Mapping[str, float]] | None = None
+
+
+class PromptSource(ABC):
+    """Where prompts come from: every source of conversations, pairs or questions is one."""
+
+    @abstractmethod
+    def prompts(self) -> list[SamplePrompt]:
+        """Read all prompts, in a fixed order.
+
+        Raises:
+            ValueError: A row breaks a rule; the message names file, row, key, rule and value.
+        """
+
+
+class ConversationSource(PromptSource):
     """Where conversations come from; a frozen dataclass whose fields are the options of the YAML."""
+
+    def prompts(self) -> list[SamplePrompt]:
+        """The turns before the last answer of each conversation, which is the gold answer."""
+        return [
+            SamplePrompt(one.id, one.messages[:-1], one.messages[-1].content, one.source, one.group)
+            for one in self.conversations()
+        ]
 
     @abstractmethod
     def conversations(self) -> list[Conversation]:
@@ -114,8 +155,13 @@ class ConversationSource(ABC):
         return list(rows)
 
 
-class PairSource(ABC):
+class PairSource(PromptSource):
     """Where preference pairs come from; a frozen dataclass whose fields are the options of the YAML."""
+
+    def prompts(self) -> list[SamplePrompt]:
+        """The prompt of each pair; its chosen answer is the gold answer."""
+        pairs = self.pairs(lambda _: True)
+        return [SamplePrompt(one.id, one.prompt, one.chosen, one.source, one.group) for one in pairs]
 
     @abstractmethod
     def pairs(self, keep: Callable[[str], bool]) -> list[PreferencePair]:
@@ -144,8 +190,19 @@ class PairSource(ABC):
         return self.pairs(keep)
 
 
-class EvalSource(ABC):
+class EvalSource(PromptSource):
     """Where a benchmark's items come from; a frozen dataclass whose fields are the options of the YAML."""
+
+    def prompts(self) -> list[SamplePrompt]:
+        """The items, scored by equality with the gold answer, white space at both ends apart."""
+
+        def equality(gold: str) -> Callable[[str], Mapping[str, float]]:
+            return lambda answer: {"exact_match": float(answer.strip() == gold.strip())}
+
+        return [
+            SamplePrompt(one.id, one.prompt, one.answer, one.skill, one.cluster, equality(one.answer))
+            for one in self.items()
+        ]
 
     @abstractmethod
     def items(self) -> list[EvalItem]:
