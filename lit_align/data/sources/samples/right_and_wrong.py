@@ -30,7 +30,7 @@ class RightAndWrong(SampledPairs):
 
     Example:
         >>> from lit_align.types import Message
-        >>> said = tuple(SampledCompletion(i, text, True, {"f1": f1}) for i, (text, f1) in enumerate([("5", 0), ("4", 1)]))
+        >>> said = (SampledCompletion(0, "5", True, {"f1": 0.0}), SampledCompletion(1, "4", True, {"f1": 1.0}))
         >>> prompt = SampledPrompt("1", (Message("user", "2 + 2?"),), "", "sums", "", said)
         >>> RightAndWrong("sums.jsonl", score="f1").choose(prompt, said)
         ('4', '5')

@@ -82,9 +82,7 @@ class SampledPairs(PairSource):
 
     def prompts(self) -> list[SamplePrompt]:
         """All prompts of the file, to be answered anew; the metric that scored their answers is not in the file."""
-        return [
-            SamplePrompt(one.id, one.messages, one.gold, one.source, one.group) for one in read_samples(self.path)
-        ]
+        return [SamplePrompt(one.id, one.messages, one.gold, one.source, one.group) for one in read_samples(self.path)]
 
     def _score(self, prompt: SampledPrompt, completion: SampledCompletion, name: str) -> float:
         """A score of a completion, which must have it."""

@@ -60,6 +60,4 @@ class TATQAAnswers(ConversationSource):
 
     def prompts(self) -> list[SamplePrompt]:
         """Every question, scored by the official metric: those of ``TATQA``."""
-        return TATQA(
-            self.path, self.hub_file, self.prompt, self.answer, group=self.group, limit=self.limit
-        ).prompts()
+        return TATQA(self.path, self.hub_file, self.prompt, self.answer, group=self.group, limit=self.limit).prompts()
