@@ -32,9 +32,12 @@ from lit_align.data.sft import SFTDataModule
 from lit_align.data.sources.messages_file import MessagesFile
 from lit_align.data.sources.preference_file import PreferenceFile
 from lit_align.data.sources.prompt_completion_file import PromptCompletionFile
+from lit_align.data.sources.samples import BestOfSamples, RejectedSamples, RightAndWrong
 from lit_align.data.sources.scale_answers import ScalePairs
 from lit_align.data.sources.t_wix import TWix
 from lit_align.data.sources.table_skills import TableSkills
+from lit_align.data.sources.tat_qa.conversations import TATQAAnswers
+from lit_align.data.sources.tat_qa.sampled import SampledNegatives
 from lit_align.data.sources.tat_qa.source import TATQA
 from lit_align.data.sources.tat_qa.symmetric import SymmetricNegatives
 from lit_align.evals.exact_match import ExactMatchBenchmark
@@ -57,9 +60,10 @@ from lit_align.modules.startup import (
 
 # Imported so that configurations may use short names: of these and of all classes that their files define.
 SHORT_NAMES = (
-    AdamW8bit, BenchmarkEvaluation, CosineSchedule, DPOModule, ExactMatchBenchmark, MessagesFile, PairAccuracyBenchmark,
-    PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark, PromptCompletionFile, ReverseKL,
-    ScalePairs, SFTDataModule, SFTModule, SymmetricNegatives, TableSkills, TATQA, TATQABenchmark, TWix,
+    AdamW8bit, BenchmarkEvaluation, BestOfSamples, CosineSchedule, DPOModule, ExactMatchBenchmark, MessagesFile,
+    PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark,
+    PromptCompletionFile, RejectedSamples, ReverseKL, RightAndWrong, SampledNegatives, ScalePairs, SFTDataModule,
+    SFTModule, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)

@@ -35,7 +35,8 @@ class Plan(Protocol):
 class WindowPlan:
     """The members of each window of a run, computed from its number alone.
 
-    An epoch goes once through the trained conversations in an order of its own; its last window may be shorter.
+    An epoch goes once through the trained conversations in an order of its own; its last window may be shorter. Those
+    of a group stand side by side in it, so that they meet in one window, or in two where a window ends among them.
     Replayed conversations come on top, ``replay_share`` for each trained one, from an endless sequence of shuffled
     passes of their own.
 
@@ -45,6 +46,8 @@ class WindowPlan:
         window: Trained conversations a window, over all ranks, > 0.
         replay_share: Replayed conversations per trained one, >= 0.
         seed: Seed of the orders.
+        leaders: For each trained conversation the number of the first of its group, its own where it stands alone;
+            empty where all do.
 
     Example:
         >>> plan = WindowPlan(trained=5, replayed=3, window=2, replay_share=0.5, seed=0)
@@ -52,6 +55,9 @@ class WindowPlan:
         (3, [2, 2, 1])
         >>> [len(plan.replayed_in(window)) for window in range(3)]
         [1, 1, 0]
+        >>> plan = WindowPlan(6, 0, window=3, replay_share=0.0, seed=0, leaders=(0, 1, 0, 1, 0, 1))
+        >>> [plan.trained_in(window) for window in range(2)]
+        [[0, 2, 4], [1, 3, 5]]
     """
 
     trained: int
@@ -59,6 +65,7 @@ class WindowPlan:
     window: int
     replay_share: float
     seed: int
+    leaders: tuple[int, ...] = ()
 
     @property
     def windows_per_epoch(self) -> int:
@@ -74,6 +81,9 @@ class WindowPlan:
         """Trained conversations of a window, numbered from 0 over the whole run."""
         epoch, at = divmod(window, self.windows_per_epoch)
         order = _order(self.trained, self.seed, epoch, "trained")
+        if self.leaders:
+            # Each at its leader's place; argsort of a permutation is its inverse, the places.
+            order = order.argsort()[np.array(self.leaders)].argsort(kind="stable")
         return [int(index) for index in order[at * self.window : (at + 1) * self.window]]
 
     def replayed_in(self, window: int) -> list[int]:

@@ -40,7 +40,8 @@ class PreferenceDataModule(WindowDataModule):
         thinking: The template's thinking switch for prompts.
         bad_rows: What a row does that its source cannot read (a missing column, a blank answer), whose answers are
             equal, or that the chat format refuses (a control token in a text, roles out of order): ``stop`` the run
-            with its name, or be counted and left out (``drop``). A broken file of ``TATQA`` stops the run in any case.
+            with its name, or be counted and left out (``drop``). A broken file of ``TATQA`` or of samples stops
+            the run in any case.
         split_seed: Seed of the split, apart from ``seed`` so that runs with several seeds have one validation set.
         seed: Seed of the order.
         workers: Processes that build forests ahead.

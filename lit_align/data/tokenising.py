@@ -99,5 +99,4 @@ class Tokenising:
                 "raise the budget or lower `data.lengths.max_length`"
             )
         size = shared_size([path.tokens for path in paths])
-        group = f"{source}/{conversation.group}" if conversation.group else ""
-        return Tree(conversation.id, tuple(paths), size, group)
+        return Tree(conversation.id, tuple(paths), size, conversation.group)
