@@ -32,8 +32,9 @@ ALLOWED: dict[str, set[str]] = {
     | {"ops", "losses.anchor", "metrics", "models.policy", "models.reference"}
     | {f"data.{name}" for name in ("chat", "lengths", "mixture", "pair_tokenising", "sources", "tokenising")},
     "checkpoint": RECORDS | {"models"},
-    "callbacks": RECORDS | {"metrics", "models", "data", "evals", "checkpoint"},
-    "commands": RECORDS | {"ops", "losses", "metrics", "models", "data", "evals", "checkpoint"},
+    "environment": set(),
+    "callbacks": RECORDS | {"metrics", "models", "data", "evals", "checkpoint", "environment"},
+    "commands": RECORDS | {"ops", "losses", "metrics", "models", "data", "evals", "checkpoint", "environment"},
     "modules": RECORDS | {"ops", "losses", "metrics", "models"},
 }
 ALLOWED["cli_answers"] = set()  # what the command line answers without a run

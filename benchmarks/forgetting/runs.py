@@ -13,7 +13,7 @@ from torch.optim import AdamW
 from typing_extensions import override
 
 from benchmarks.forgetting.log import Record
-from lit_align.callbacks.run_record import environment
+from lit_align.environment import environment
 from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths
 from lit_align.data.sft import SFTDataModule
