@@ -28,8 +28,8 @@ ALLOWED: dict[str, set[str]] = {
     "models": RECORDS | {"ops"},
     "data": RECORDS | {"metrics.tat_qa"},  # a rejected answer is one that the metric refuses
     # A benchmark renders, splits and tokenises with the functions that do so for training, and trains nothing.
-    "evals": RECORDS - {"trie"}
-    | {"ops", "losses.anchor", "metrics", "models.policy", "models.reference"}
+    "evals": RECORDS
+    | {"ops", "losses.anchor", "metrics", "models.policy", "models.reference", "models.tree_attention"}
     | {f"data.{name}" for name in ("chat", "lengths", "mixture", "pair_tokenising", "sources", "tokenising")},
     "checkpoint": RECORDS | {"models"},
     "environment": set(),

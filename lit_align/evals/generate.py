@@ -1,4 +1,4 @@
-"""Batched greedy generation; the only place that calls ``model.generate``."""
+"""Batched generation; the only place that calls ``model.generate``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from lit_align.evals.prompt_cache import cache_argument, families, prompt_cache
+from lit_align.evals.sampling import GREEDY, Draw, DrawnTokens, Sampling
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
@@ -35,8 +38,19 @@ class CausalLM(Protocol):
     def modules(self) -> Iterator[nn.Module]:
         """The model and all of its submodules."""
 
-    def generate(self, inputs: Tensor, *, attention_mask: Tensor, generation_config: GenerationConfig) -> Tensor:
+    def generate(
+        self,
+        inputs: Tensor,
+        *,
+        attention_mask: Tensor,
+        generation_config: GenerationConfig,
+        logits_processor: Any,
+        **cache: Any,
+    ) -> Tensor:
         """Prompts followed by new tokens."""
+
+    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """What a step of ``generate`` hands to the model."""
 
 
 @dataclass(frozen=True)
@@ -60,28 +74,34 @@ def generate(
     stop_ids: Sequence[int],
     batch_size: int = 32,
     progress: str | None = None,
+    sampling: Sampling = GREEDY,
+    draws: Sequence[Draw] | None = None,
 ) -> list[Completion]:
-    """Continue each prompt greedily, in batches padded on the left.
+    """Continue each prompt, in batches padded on the left.
 
     Greedy means greedy: sampling options, penalties and length limits in the model's own generation config (Qwen3
-    ships temperature 0.6) take no part. In fp32 a batch gives the tokens that each prompt gives alone, except where
-    two logits tie to rounding. Train mode of every submodule, generation config and all random states are afterwards
-    what they were, also after an exception.
+    ships temperature 0.6) take no part; ``sampling`` alone does. In fp32 a batch gives the tokens that each prompt
+    gives alone, except where two logits tie to rounding: also when tokens are drawn, since the random numbers are those
+    of the completion. What the prompts of a batch share is computed once. Train mode of every submodule, generation
+    config and all random states are afterwards what they were, also after an exception.
 
     Args:
         model: A causal language model of transformers, adapters included, on its device.
         prompts: Token ids of each prompt, none empty.
         max_new_tokens: Cap on the length of a completion in tokens, at least 1.
         stop_ids: Tokens of which the first one ends a completion; may be empty.
-        batch_size: Prompts that run at once, at least 1. Prompts of like length share a batch, longest first, so
-            that the largest one comes first.
+        batch_size: Prompts that run at once, at least 1. Prompts that share the larger part of their tokens come
+            together, else those of like length, longest first, so that the largest batch comes first.
         progress: Label of a progress bar, shown once generation has taken more than 1.5 seconds; none if ``None``.
+        sampling: How tokens are drawn.
+        draws: Names the random numbers of each completion; needed exactly when ``sampling`` is not greedy.
 
     Returns:
         One completion a prompt, in the order of the prompts.
 
     Raises:
-        ValueError: An empty prompt, or ``max_new_tokens`` or ``batch_size`` below 1.
+        ValueError: An empty prompt, ``max_new_tokens`` or ``batch_size`` below 1, or ``draws`` that are missing, too
+            many or not asked for.
 
     Example:
         >>> from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -91,17 +111,7 @@ def generate(
         >>> [len(completion.tokens) for completion in completions], completions[0].hit_cap
         ([5, 5], True)
     """
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    for index, prompt in enumerate(prompts):
-        if len(prompt) == 0:
-            raise ValueError(f"prompt {index} is empty: there is no token to continue from")
-
-    longest_first = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     completions: dict[int, Completion] = {}
-    config = _greedy_config(max_new_tokens, stop_ids)
     bar = tqdm(
         total=len(prompts),
         desc=progress,
@@ -110,21 +120,65 @@ def generate(
         leave=False,
         disable=progress is None,
     )
-    with bar, preserved_rng(), _generating(model, config), torch.no_grad():
-        for start in range(0, len(prompts), batch_size):
-            indices = longest_first[start : start + batch_size]
-            try:
-                rows = _continue(model, [prompts[index] for index in indices], config)
-            except torch.OutOfMemoryError as error:
-                longest = len(prompts[indices[0]])
-                error.add_note(
-                    f"generation of {len(indices)} prompts of up to {longest} tokens plus {max_new_tokens} new ones: "
-                    f"lower batch_size (now {batch_size}) or max_new_tokens"
-                )
-                raise
-            completions.update(zip(indices, (_cut(row, stop_ids) for row in rows), strict=True))
+    with bar:
+        for indices, batch in generate_batches(
+            model,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            stop_ids=stop_ids,
+            batch_size=batch_size,
+            sampling=sampling,
+            draws=draws,
+        ):
+            completions.update(zip(indices, batch, strict=True))
             bar.update(len(indices))
     return [completions[index] for index in range(len(prompts))]
+
+
+def generate_batches(
+    model: CausalLM,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stop_ids: Sequence[int],
+    batch_size: int = 32,
+    sampling: Sampling = GREEDY,
+    draws: Sequence[Draw] | None = None,
+) -> Iterator[tuple[list[int], list[Completion]]]:
+    """As :func:`generate`, batch by batch, for those who keep each before the next one is begun.
+
+    Yields:
+        Numbers of the batch's prompts, and their completions. The model is as it was while the caller has the turn.
+
+    Raises:
+        ValueError: As of :func:`generate`.
+    """
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    for index, prompt in enumerate(prompts):
+        if len(prompt) == 0:
+            raise ValueError(f"prompt {index} is empty: there is no token to continue from")
+    if len(draws or ()) != (0 if sampling.is_greedy else len(prompts)):
+        raise ValueError(f"{len(draws or ())} draws for {len(prompts)} prompts: one each, and none with temperature 0")
+    order = [index for family in families(prompts) for index in family]
+    config = _generation_config(max_new_tokens, stop_ids)
+    for start in range(0, len(prompts), batch_size):
+        indices = order[start : start + batch_size]
+        batch = [prompts[index] for index in indices]
+        drawn = [draws[index] for index in indices] if draws else []
+        try:
+            with preserved_rng(), _generating(model, config), torch.no_grad():
+                rows = _continue(model, batch, config, sampling, drawn)
+        except torch.OutOfMemoryError as error:
+            longest = max(map(len, batch))
+            error.add_note(
+                f"generation of {len(indices)} prompts of up to {longest} tokens plus {max_new_tokens} new ones: "
+                f"lower batch_size (now {batch_size}) or max_new_tokens"
+            )
+            raise
+        yield indices, [_cut(row, stop_ids) for row in rows]
 
 
 @contextmanager
@@ -187,7 +241,7 @@ def _generating(model: CausalLM, config: GenerationConfig) -> Iterator[None]:
         model.generation_config = own_config
 
 
-def _greedy_config(max_new_tokens: int, stop_ids: Sequence[int]) -> GenerationConfig:
+def _generation_config(max_new_tokens: int, stop_ids: Sequence[int]) -> GenerationConfig:
     from transformers import GenerationConfig
 
     return GenerationConfig(  # type: ignore[no-untyped-call]
@@ -201,13 +255,28 @@ def _greedy_config(max_new_tokens: int, stop_ids: Sequence[int]) -> GenerationCo
     )
 
 
-def _continue(model: CausalLM, prompts: Sequence[Sequence[int]], config: GenerationConfig) -> list[list[int]]:
+def _continue(
+    model: CausalLM,
+    prompts: Sequence[Sequence[int]],
+    config: GenerationConfig,
+    sampling: Sampling,
+    draws: Sequence[Draw],
+) -> list[list[int]]:
     """The new tokens of one batch, each row as long as the longest one."""
     width = max(len(prompt) for prompt in prompts)
     pad_id = config.pad_token_id
     tokens = torch.tensor([[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    output = model.generate(tokens.to(model.device), attention_mask=mask.to(model.device), generation_config=config)
+    # Greedy for transformers in any case: a drawn token is made the only possible one.
+    drawn = [DrawnTokens(draws, sampling, width, int(config.max_new_tokens), model.device)] if draws else []
+    cache = prompt_cache(model, prompts)
+    output = model.generate(
+        tokens.to(model.device),
+        attention_mask=mask.to(model.device),
+        generation_config=config,
+        logits_processor=drawn,
+        **({} if cache is None else {cache_argument(model.prepare_inputs_for_generation): cache}),
+    )
     rows: list[list[int]] = output[:, width:].tolist()
     return rows
 

@@ -229,15 +229,11 @@ def register_forest_attention() -> None:
     AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
 
 
-def refuse_unshareable(config: Any) -> None:
-    """Refuse a model whose hidden states would change when examples share their beginnings.
+def unshareable_parts(config: Any) -> list[str]:
+    """What of a model's layers forbids examples to share tokens; empty where nothing does.
 
     Args:
         config: The text configuration of a transformers model.
-
-    Raises:
-        ValueError: It has sliding, chunked or linear attention, a RoPE that depends on the length of the row, ALiBi,
-            or attention sinks; the message names what was found.
     """
     found: list[str] = []
     layer_types = set(getattr(config, "layer_types", None) or []) - {"full_attention"}
@@ -257,7 +253,20 @@ def refuse_unshareable(config: Any) -> None:
         found.append("ALiBi")
     if getattr(config, "model_type", "") in {"gpt_oss"}:
         found.append("attention sinks")
-    if found:
+    return found
+
+
+def refuse_unshareable(config: Any) -> None:
+    """Refuse a model whose hidden states would change when examples share their beginnings.
+
+    Args:
+        config: The text configuration of a transformers model.
+
+    Raises:
+        ValueError: It has sliding, chunked or linear attention, a RoPE that depends on the length of the row, ALiBi,
+            or attention sinks; the message names what was found.
+    """
+    if found := unshareable_parts(config):
         raise ValueError(
             f"{getattr(config, 'model_type', 'this model')}: examples cannot share tokens here, because the model has "
             f"{', '.join(found)}; use `attention: padded`"
