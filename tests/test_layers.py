@@ -40,15 +40,17 @@ ALLOWED: dict[str, set[str]] = {
 ALLOWED["cli_answers"] = set()  # what the command line answers without a run
 ALLOWED["cli_explain"] = {"cli_answers"}
 ALLOWED["cli_class_change"] = {"cli_answers"}
+ALLOWED["cli_parser"] = {"cli_answers", "cli_class_change", "cli_explain"}
+ALLOWED["cli_commands"] = {"cli_answers", "cli_explain", "cli_parser", "commands"}
 ALLOWED["cli"] = {*ALLOWED}
 ALLOWED["__main__"] = {"cli", "cli_answers"}
 FREE = {"lit_align", "lit_align.__version__"}  # the package itself
 
-HEAVY = {"transformers", "peft", "bitsandbytes", "datasets", "gguf"}  # inside functions or for annotations only
+HEAVY = {"transformers", "peft", "bitsandbytes", "datasets", "gguf", "openai"}  # inside functions or for annotations only
 NEVER = {"trl"}
 HEAVY_ROOMS = {"models", "data", "evals", "tokenizer", "commands"}
 CLI_ONLY = {"jsonargparse"}
-CLI_ROOMS = {"cli", "cli_answers", "cli_class_change", "cli_explain"}
+CLI_ROOMS = {"cli", "cli_answers", "cli_class_change", "cli_commands", "cli_explain", "cli_parser"}
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ class Sample:
                 raise ValueError(f"`out` {out} is a folder; name a file")
             was = read_manifest(out)
             refuse_other_manifest(out, was or {}, manifest)  # before weights are read
-            manifest["weights"] = self.engine.load()
+            manifest["base_fingerprint"] = self.engine.load()
             refuse_other_manifest(out, was or {}, manifest)
             if out.exists():
                 part_of(out).unlink(missing_ok=True)  # a kill came just after the renaming
