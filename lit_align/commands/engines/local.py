@@ -165,11 +165,12 @@ class LocalEngine(Engine):
             torch.set_num_threads(self.cpu_threads)
         base = load_base(self.base, self.weights)
         fingerprint = weights_fingerprint(base)
-        first, *others = self._folders or [None]
-        if first is None:
+        folders = {f"adapter{number}": folder for number, folder in enumerate(self._folders)}
+        if not folders:
             return base.to(self._device), fingerprint
-        model = first.open_on(base, "0")
-        for number, folder in enumerate(others, start=1):
-            folder.add_to(model, str(number))
-        model.base_model.set_adapter([str(number) for number in range(len(others) + 1)])
+        (first, folder), *others = folders.items()
+        model = folder.open_on(base, first)
+        for name, folder in others:
+            folder.add_to(model, name)
+        model.base_model.set_adapter(list(folders))
         return model.get_base_model().eval().to(self._device), fingerprint
