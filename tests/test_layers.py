@@ -46,7 +46,8 @@ ALLOWED["cli"] = {*ALLOWED}
 ALLOWED["__main__"] = {"cli", "cli_answers"}
 FREE = {"lit_align", "lit_align.__version__"}  # the package itself
 
-HEAVY = {"transformers", "peft", "bitsandbytes", "datasets", "gguf", "openai"}  # inside functions or for annotations only
+# Inside functions or for annotations only.
+HEAVY = {"transformers", "peft", "bitsandbytes", "datasets", "gguf", "openai"}
 NEVER = {"trl"}
 HEAVY_ROOMS = {"models", "data", "evals", "tokenizer", "commands"}
 CLI_ONLY = {"jsonargparse"}

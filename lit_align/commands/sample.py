@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -158,21 +158,21 @@ class Sample:
                 f"all {len(prompts)} prompts are over `max_prompt_length` = {most} tokens, the shortest has "
                 f"{min(map(len, rendered))}: raise it"
             )
-        told = f"; {len(prompts) - len(kept)} over max_prompt_length = {most} left out" if len(kept) < len(prompts) else ""
+        too_long = len(prompts) - len(kept)
+        told = f"; {too_long} over max_prompt_length = {most} left out" if too_long else ""
         logger.info(f"{len(kept)} prompts, {self.k} completions each{told}")
         text = json.dumps([_line_of_prompt(prompt) for prompt, _ in kept])
         manifest = {
             "format": 1,
             **self.engine.identity(),
             "thinking": self.thinking,
-            "sampling": {"temperature": self.sampling.temperature, "top_p": self.sampling.top_p,
-                         "top_k": self.sampling.top_k},
+            "sampling": asdict(self.sampling),
             "k": self.k,
             "seed": self.seed,
             "max_new_tokens": self.max_new_tokens,
             "prompts": {
                 "n": len(kept),
-                "too_long": len(prompts) - len(kept),
+                "too_long": too_long,
                 "fingerprint": hashlib.sha256(text.encode()).hexdigest()[:16],
             },
         }

@@ -26,9 +26,9 @@ from lit_align.tokenizer import end_of_turn_ids, load_tokenizer
 
 FP32 = Weights(dtype="float32")
 ENGINE = LocalEngine("tiny-qwen3", weights=FP32, batch_size=4)
-PROMPTS = TableSkillItems(skills=["lookup", "chat"], n_per_skill=3).prompts()
+PROMPTS = TableSkillItems(skills=["lookup", "chat"], n_per_skill=2).prompts()
 GREEDILY = Decoding(GREEDY, 0, 12, False)
-DRAWN = Decoding(Sampling(1.5), 0, 12, False)
+DRAWN = Decoding(Sampling(3.0), 0, 12, False)
 
 
 def an_adapter(folder: Path, seed: int, rank: int = 2) -> str:
@@ -81,7 +81,7 @@ def test_an_answer_that_hits_the_cap_is_marked() -> None:
     assert {(one.finished, one.tokens) for one in found.values()} == {(False, 2)}
 
 
-@pytest.mark.parametrize("used", [[0], [1], [0, 1]], ids=str)
+@pytest.mark.parametrize("used", [[0], [0, 1]], ids=str)
 def test_adapters_answer_alone_and_one_on_top_of_the_other(adapters: list[str], used: list[int]) -> None:
     from lit_align.models.adapter_folder import AdapterFolder
 
@@ -101,7 +101,7 @@ def test_a_completion_hangs_on_seed_prompt_and_number_alone() -> None:
     assert whole == answered(replace(ENGINE, batch_size=7), DRAWN, k=3)
     half = answered(ENGINE, DRAWN, k=3, done={0, 1, 7, 8, 9, 10})
     assert half == {place: whole[place] for place in half}
-    assert len(half) == 12
+    assert len(half) == 6
     assert whole != answered(ENGINE, replace(DRAWN, seed=1), k=3)
     assert whole[0] != whole[1] != whole[2]
 
@@ -178,7 +178,7 @@ def test_too_little_memory_names_what_to_lower(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_file_of_a_run_holds_what_the_engine_answers(adapters: list[str]) -> None:
     engine = replace(ENGINE, adapter=adapters[0])
-    source = TableSkillItems(skills=["lookup", "chat"], n_per_skill=3)
+    source = TableSkillItems(skills=["lookup", "chat"], n_per_skill=2)
     Sample(source, engine, "out.jsonl", k=2, sampling=DRAWN.sampling, max_new_tokens=12).run()
     lines = [json.loads(line) for line in Path("out.jsonl").read_text(encoding="utf-8").splitlines()]
     found = answered(engine, DRAWN, k=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -97,7 +97,7 @@ class Engine(ABC):
     @abstractmethod
     def answers(
         self, requests: Sequence[Request], done: Collection[int], decoding: Decoding
-    ) -> Iterator[list[tuple[int, Answer]]]:
+    ) -> Generator[list[tuple[int, Answer]]]:
         """Answer some requests after others.
 
         Args:

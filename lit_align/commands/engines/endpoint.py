@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -87,7 +87,7 @@ class EndpointEngine(Engine):
 
     def answers(
         self, requests: Sequence[Request], done: Collection[int], decoding: Decoding
-    ) -> Iterator[list[tuple[int, Answer]]]:
+    ) -> Generator[list[tuple[int, Answer]]]:
         """See :meth:`Engine.answers`; answers come as the server gives them."""
         from openai import AsyncOpenAI
 
@@ -154,24 +154,25 @@ class EndpointEngine(Engine):
             ) from error
         except openai.RateLimitError as error:
             raise ConnectionError(
-                f"{where}: still rate-limited (429) {again} ({_said(error)}): lower `engine.concurrency` (now "
+                f"{where}: still rate-limited {again} ({_short(error)}): lower `engine.concurrency` (now "
                 f"{self.concurrency}) or raise `engine.retries`"
             ) from error
         except openai.APIStatusError as error:
-            raise ConnectionError(f"{where}: {error.status_code} ({_said(error)}){self._hint(error)}") from error
+            raise RuntimeError(f"{where}: {_short(error)}{self._hint(error)}") from error
         except (openai.APIResponseValidationError, ValueError) as error:  # the second where JSON is broken
             raise RuntimeError(f"{where}: answered no JSON ({error}); {self._no_server}") from error
         return self._read(completion, where)
 
     def _read(self, completion: Any, where: str) -> Answer:
+        # The package checks no types: whatever the server sent stands there.
         choices = getattr(completion, "choices", None)
-        usage = getattr(completion, "usage", None)
-        tokens = getattr(usage, "completion_tokens", None)
-        if not choices or not isinstance(tokens, int):
-            lacking = "usage.completion_tokens" if choices else "choices"
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        message = getattr(choice, "message", None)
+        tokens = getattr(getattr(completion, "usage", None), "completion_tokens", None)
+        if message is None or not isinstance(tokens, int):
+            lacking = "usage.completion_tokens" if message is not None else "choices"
             raise RuntimeError(f"{where}: answered without {lacking}: {_short(completion)}; {self._no_server}")
-        message, reason = choices[0].message, choices[0].finish_reason
-        content = getattr(message, "content", None)
+        reason, content = getattr(choice, "finish_reason", None), getattr(message, "content", None)
         if reason == "content_filter":
             return Answer(content or "", False, tokens)
         thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
@@ -224,10 +225,6 @@ def request_seed(seed: int, prompt: str, number: int) -> int:
     """
     digest = hashlib.sha256(f"{seed}/{number}/{prompt}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
-
-
-def _said(error: Any) -> str:
-    return _short(getattr(error, "message", "") or error)
 
 
 def _short(value: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -106,7 +106,7 @@ class LocalEngine(Engine):
 
     def answers(
         self, requests: Sequence[Request], done: Collection[int], decoding: Decoding
-    ) -> Iterator[list[tuple[int, Answer]]]:
+    ) -> Generator[list[tuple[int, Answer]]]:
         """See :meth:`Engine.answers`; the completions of prompts that share their beginning come together."""
         order = [place for family in families([one.tokens for one in requests]) for place in family]
         for start in range(0, len(order), self.batch_size):
@@ -163,13 +163,13 @@ class LocalEngine(Engine):
         """The model with its adapters active, and the fingerprint of the base's weights."""
         if self.cpu_threads:
             torch.set_num_threads(self.cpu_threads)
-        base = load_base(self.base, self.weights)
+        base: Any = load_base(self.base, self.weights)
         fingerprint = weights_fingerprint(base)
         folders = {f"adapter{number}": folder for number, folder in enumerate(self._folders)}
         if not folders:
             return base.to(self._device), fingerprint
         (first, folder), *others = folders.items()
-        model = folder.open_on(base, first)
+        model: Any = folder.open_on(base, first)
         for name, folder in others:
             folder.add_to(model, name)
         model.base_model.set_adapter(list(folders))
