@@ -7,7 +7,7 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -15,7 +15,6 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from torch.optim import Optimizer
 
 from lit_align import __version__
 from lit_align.callbacks.adapter_export import AdapterExport
@@ -25,8 +24,10 @@ from lit_align.callbacks.progress import WindowProgress
 from lit_align.callbacks.run_record import RunRecord
 from lit_align.checkpoint import AdapterCheckpointIO
 from lit_align.cli_answers import complain, quick_answer, read_given, refuse_link_target
-from lit_align.cli_class_change import class_changes, reset_on_class_change
-from lit_align.cli_explain import class_keys, explain, refusal
+from lit_align.cli_class_change import class_changes
+from lit_align.cli_commands import COMMAND_CLASSES, run_command
+from lit_align.cli_explain import refusal
+from lit_align.cli_parser import AlignParser, RefusedSettingsError
 from lit_align.data.preference import PreferenceDataModule
 from lit_align.data.sft import SFTDataModule
 from lit_align.data.sources.messages_file import MessagesFile
@@ -67,41 +68,6 @@ SHORT_NAMES = (
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)
-
-
-class AlignParser(LightningArgumentParser):
-    """Answers a mistake with one line that names the key, its place, and the nearest valid one."""
-
-    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-        """Parse; a class that takes the place of another starts from its own defaults."""
-        with reset_on_class_change():
-            return super().parse_args(*args, **kwargs)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the cause of a parsing error and exit with 2."""
-        del ex
-        complain(explain(message, read_given(sys.argv[1:]), self.known_keys()))
-        sys.exit(2)
-
-    def add_class_arguments(self, theclass: type[Any], *args: Any, **kwargs: Any) -> list[str]:
-        """Add the parameters of a class; those of a default optimizer can be set without naming it again."""
-        added: list[str] = super().add_class_arguments(theclass, *args, **kwargs)
-        for action in self._actions:
-            # jsonargparse does so itself for a plain factory, but not for a union with one.
-            if isinstance(action.default, type) and issubclass(action.default, Optimizer):
-                action.default = {"class_path": f"{action.default.__module__}.{action.default.__qualname__}"}
-        return added
-
-    def known_keys(self) -> set[str]:
-        """Keys of this parser, of its subcommands, and of all classes that it may be given."""
-        commands = getattr(self, "_subcommands_action", None)
-        parsers = [self, *(commands.choices.values() if commands else ())]
-        actions = [action.dest for parser in parsers for action in parser._actions]
-        return {key for key in actions if key not in {"help", "subcommand"}} | class_keys()
-
-
-class RefusedSettingsError(ValueError):
-    """The arguments were understood, and a class refuses their values."""
 
 
 class AlignCLI(LightningCLI):
@@ -253,7 +219,7 @@ def main(args: ArgsType = None) -> int:
                 change.refuse_if_unclear()
         except (ValueError, FileNotFoundError) as error:
             raise RefusedSettingsError(str(error)) from error
-        _run(words)
+        (run_command if words[0] in COMMAND_CLASSES else _run)(words)
     except RefusedSettingsError as error:
         if show_traceback:
             raise

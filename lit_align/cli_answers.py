@@ -13,6 +13,7 @@ from typing import Any
 COMMANDS = {
     "fit": "train, and measure before and after",
     "validate": "measure the validation data and the benchmarks",
+    "sample": "completions of the base or an adapter for the prompts of a source, into a file",
 }
 
 

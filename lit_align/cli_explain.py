@@ -141,15 +141,15 @@ def _unknown_key(key: str, given: Sequence[Given], known: set[str]) -> str:
 
 def _missing(names: str, given: Sequence[Given]) -> str:
     keys = [name.split(".")[-1] for name in names.split(", ")]
-    if set(keys) & {"model", "data"}:
-        return f"{' and '.join(f'`{key}`' for key in sorted(keys))} not set; name a file with -c"
     for one in given:
         holder = one.path.removesuffix(".class_path")
         if isinstance(one.value, str) and (owner := _class_named(one.value)):
             held = {other.path for other in given}
             if all(key in inspect.signature(owner).parameters and f"{holder}.{key}" not in held for key in keys):
                 return f"{one}: {owner.__name__} needs {', '.join(f'`{key}`' for key in keys)}"
-    return f"{', '.join(f'`{key}`' for key in keys)} must be given"
+    if len(keys) > 1 or set(keys) <= {"model", "data"}:  # as without any file
+        return f"{' and '.join(f'`{key}`' for key in sorted(keys))} not set; name a file with -c"
+    return f"`{keys[0]}` must be given"
 
 
 def _unknown_class(name: str, key: str, given: Sequence[Given]) -> str:
@@ -159,7 +159,8 @@ def _unknown_class(name: str, key: str, given: Sequence[Given]) -> str:
     bases = _types_of(there[-1].path.removesuffix(".class_path") if there else key, given)
     names = sorted({found.__name__ for base in bases for found in _concrete(base)})
     near = get_close_matches(name.split(".")[-1], names, 1, 0.6)
-    what = " or ".join(sorted(base.__name__ for base in bases if _made_by(base) not in bases)) or "class"
+    general = [base for base in bases if _made_by(base) not in bases and not {*base.__mro__[1:]} & bases]
+    what = " or ".join(sorted(base.__name__ for base in general)) or "class"
     if near:
         package = name.rpartition(".")[0]
         nearest = f"{package}.{near[0]}" if hasattr(sys.modules.get(package), near[0]) else near[0]

@@ -246,7 +246,7 @@ def test_an_adapter_of_another_base_is_refused_before_the_data_are_read(
     told = shown_line(capsys)
     assert "adapter earlier does not fit this base: `base_model.model.model.layers.0.mlp.down_proj.lora_A" in told
     assert "is [2, 48] in the adapter, and this base has [2, 384] there" in told
-    assert "set `model.base` to the base that it was trained on" in told
+    assert "the base must be the one that it was trained on" in told
     assert not Path("lightning_logs").exists()
 
 

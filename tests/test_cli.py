@@ -257,8 +257,8 @@ def test_a_wrong_command_is_answered_with_the_nearest_right_one(
 def test_the_short_help_names_every_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(words) == 0
     shown = capsys.readouterr().out
-    assert all(f"\n  {name} " in shown for name in cli.AlignCLI.subcommands())
-    assert set(COMMANDS) == set(cli.AlignCLI.subcommands())
+    assert all(f"\n  {name} " in shown for name in COMMANDS)
+    assert set(COMMANDS) == {*cli.AlignCLI.subcommands(), *cli.COMMAND_CLASSES}
 
 
 def test_the_help_of_a_command_says_what_our_options_are_for(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,22 +32,26 @@ ALLOWED: dict[str, set[str]] = {
     | {"ops", "losses.anchor", "metrics", "models.policy", "models.reference", "models.tree_attention"}
     | {f"data.{name}" for name in ("chat", "lengths", "mixture", "pair_tokenising", "sources", "tokenising")},
     "checkpoint": RECORDS | {"models"},
-    "callbacks": RECORDS | {"metrics", "models", "data", "evals", "checkpoint"},
-    "commands": RECORDS | {"ops", "losses", "metrics", "models", "data", "evals", "checkpoint"},
+    "environment": set(),
+    "callbacks": RECORDS | {"metrics", "models", "data", "evals", "checkpoint", "environment"},
+    "commands": RECORDS | {"ops", "losses", "metrics", "models", "data", "evals", "checkpoint", "environment"},
     "modules": RECORDS | {"ops", "losses", "metrics", "models"},
 }
 ALLOWED["cli_answers"] = set()  # what the command line answers without a run
 ALLOWED["cli_explain"] = {"cli_answers"}
 ALLOWED["cli_class_change"] = {"cli_answers"}
+ALLOWED["cli_parser"] = {"cli_answers", "cli_class_change", "cli_explain"}
+ALLOWED["cli_commands"] = {"cli_answers", "cli_explain", "cli_parser", "commands"}
 ALLOWED["cli"] = {*ALLOWED}
 ALLOWED["__main__"] = {"cli", "cli_answers"}
 FREE = {"lit_align", "lit_align.__version__"}  # the package itself
 
-HEAVY = {"transformers", "peft", "bitsandbytes", "datasets", "gguf"}  # inside functions or for annotations only
+# Inside functions or for annotations only.
+HEAVY = {"transformers", "peft", "bitsandbytes", "datasets", "gguf", "openai"}
 NEVER = {"trl"}
 HEAVY_ROOMS = {"models", "data", "evals", "tokenizer", "commands"}
 CLI_ONLY = {"jsonargparse"}
-CLI_ROOMS = {"cli", "cli_answers", "cli_class_change", "cli_explain"}
+CLI_ROOMS = {"cli", "cli_answers", "cli_class_change", "cli_commands", "cli_explain", "cli_parser"}
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from torch.optim import AdamW
 from typing_extensions import override
 
 from benchmarks.forgetting.log import Record
-from lit_align.callbacks.run_record import environment
 from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths
 from lit_align.data.sft import SFTDataModule
 from lit_align.data.sources.table_skills import NEW_SKILLS, OLD_SKILLS, TableSkillItems, TableSkills
 from lit_align.data.tokenising import Tokenising
+from lit_align.environment import environment
 from lit_align.evals.benchmark import ItemResult
 from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.losses.anchor import KLAnchor

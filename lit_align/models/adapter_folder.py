@@ -18,6 +18,7 @@ from lit_align.tokenizer import PACKAGE_PREFIX, path_in_package
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
+    from transformers import PreTrainedModel
 
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
@@ -39,16 +40,28 @@ class AdapterFolder:
             FileNotFoundError: The folder or one of its two files is not there.
             ValueError: As of :meth:`add_to`.
         """
-        from peft import get_peft_model
+        with torch.device("meta"):
+            model = self._laid_on(empty_base(base), "checked", low_cpu_mem_usage=True)
+        self._refuse_misfit(model, "checked", self._tensors())
 
-        config, tensors = self._config(), self._tensors()
-        config.base_model_name_or_path = None  # PEFT would warn of a base under another name, which may well fit
-        with _quiet_peft(), torch.device("meta"):
-            try:
-                model = get_peft_model(empty_base(base), config, adapter_name="checked", low_cpu_mem_usage=True)
-            except ValueError as error:  # none of its layers is there
-                raise self._misfit(str(error)) from error
-        self._refuse_misfit(model, "checked", tensors)
+    def open_on(self, base: PreTrainedModel, name: str) -> PeftModel:
+        """Load the adapter onto a bare base.
+
+        Args:
+            base: The base; its layers are wrapped in place.
+            name: The adapter's name there.
+
+        Raises:
+            FileNotFoundError: The folder or one of its two files is not there.
+            ValueError: As of :meth:`add_to`.
+        """
+        from peft import set_peft_model_state_dict
+
+        tensors = self._tensors()
+        model = self._laid_on(base, name)
+        self._refuse_misfit(model, name, tensors)
+        set_peft_model_state_dict(model, tensors, adapter_name=name)
+        return model
 
     def add_to(self, model: PeftModel, name: str) -> None:
         """Load the adapter into a model that has others.
@@ -73,6 +86,19 @@ class AdapterFolder:
         """Hash of the weights' file, 16 hexadecimal digits; where it lies does not matter."""
         return hashlib.sha256(self._file(_WEIGHTS).read_bytes()).hexdigest()[:16]
 
+    def _laid_on(self, base: PreTrainedModel, name: str, low_cpu_mem_usage: bool = False) -> PeftModel:
+        from peft import get_peft_model
+
+        config = self._config()
+        config.base_model_name_or_path = None  # PEFT would warn of a base under another name, which may well fit
+        with _quiet_peft():
+            try:
+                model = get_peft_model(base, config, adapter_name=name, low_cpu_mem_usage=low_cpu_mem_usage)
+            except ValueError as error:  # none of its layers is there
+                raise self._misfit(str(error)) from error
+        laid: PeftModel = model
+        return laid
+
     def _refuse_misfit(self, model: PeftModel, name: str, tensors: Mapping[str, Tensor]) -> None:
         places = {
             key.replace(f".{name}.", "."): tuple(place.shape)
@@ -88,7 +114,7 @@ class AdapterFolder:
 
     def _misfit(self, cause: str) -> ValueError:
         return ValueError(
-            f"adapter {self.path} does not fit this base: {cause}; set `model.base` to the base that it was trained on"
+            f"adapter {self.path} does not fit this base: {cause}; the base must be the one that it was trained on"
         )
 
     def _config(self) -> PeftConfig:

@@ -1,0 +1,1 @@
+"""Bodies of the commands beside training and validation, one file each."""
