@@ -192,6 +192,8 @@ def describe(path: Path) -> StoredFile:
         OSError: It cannot be read.
         ValueError: It is damaged; the message names the command that removes it.
     """
+    if not path.stat().st_size:  # its writer was killed before it wrote
+        return StoredFile(path, {}, 0, 0)
     with _opened(path) as connection:
         connection.execute("BEGIN")
         parts = {_text(name): _text(value) for name, value in connection.execute("SELECT name, value FROM parts")}

@@ -1,0 +1,1 @@
+"""The bodies of the commands beside fit and validate."""
