@@ -79,6 +79,7 @@ class LogpStore:
         if self.path.exists():
             with _opened(self.path) as connection:
                 connection.execute("BEGIN")
+                _refuse_cut(connection, self.path)
                 # Without a table: another process is about to make it.
                 if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'examples'").fetchone():
                     found = self._sound(connection, keys)
@@ -102,6 +103,7 @@ class LogpStore:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with _opened(self.path) as connection:
             connection.execute("BEGIN IMMEDIATE")  # an upgrade from reading could not wait for another writer
+            _refuse_cut(connection, self.path)
             self._lay_out(connection)
             there = self._sound(connection, values)
             for key, logps in values.items():
@@ -196,6 +198,7 @@ def describe(path: Path) -> StoredFile:
         return StoredFile(path, {}, 0, 0)
     with _opened(path) as connection:
         connection.execute("BEGIN")
+        _refuse_cut(connection, path)
         parts = {_text(name): _text(value) for name, value in connection.execute("SELECT name, value FROM parts")}
         examples, held = connection.execute("SELECT count(*), coalesce(sum(length(logps)), 0) FROM examples").fetchone()
     return StoredFile(path, parts, examples, held // 4)
@@ -222,11 +225,19 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(path, timeout=_SECONDS_TO_WAIT, isolation_level=None)) as connection:
             connection.text_factory = bytes  # a flipped byte may have made text of a blob, and no UTF-8 at that
             yield connection
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # sqlite's messages repeat what they could not read
         raise _explained(path, error) from error
 
 
-def _explained(path: Path, error: sqlite3.Error) -> Exception:
+def _refuse_cut(connection: sqlite3.Connection, path: Path) -> None:
+    # sqlite sees whole pages that are missing; of a page that is cut it takes the rest for zeros. In a transaction
+    # no other process changes the length. A new file is empty, and has a page for its writer already.
+    (pages,), (size,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
+    if 0 < path.stat().st_size < pages * size:
+        raise sqlite3.DatabaseError("it is cut short")
+
+
+def _explained(path: Path, error: Exception) -> Exception:
     name = getattr(error, "sqlite_errorname", "")
     if name == "SQLITE_FULL" or "disk is full" in str(error):
         return OSError(
@@ -234,7 +245,8 @@ def _explained(path: Path, error: sqlite3.Error) -> Exception:
             f"reference cache {path} could not be written ({error}); what it held is whole: free space and run again, "
             "or name a folder on another disk (`model.reference.folder`)",
         )
-    if name.startswith(_UNUSABLE):
+    # A header with a version of the future is read-only to sqlite, too.
+    if name.startswith(_UNUSABLE) and not (name == "SQLITE_READONLY" and os.access(path, os.W_OK)):
         return OSError(
             f"reference cache {path} cannot be used ({error}): see to it that this user may read and write the folder, "
             "and that no process keeps the file locked"
