@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import signal
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -78,6 +79,11 @@ class WindowDataModule(L.LightningDataModule, ABC):
         trainer = self.trainer
         sampler = WindowSampler(self.windows_per_epoch, lambda: trainer.global_step)
         return self._loader(self._dataset(self._trained, self._replayed, self._plan), sampler)
+
+    def training_windows(self) -> Iterator[Window]:
+        """This rank's part of each training window of the first epoch, in their order; each is built when asked for."""
+        dataset = self._dataset(self._trained, self._replayed, self._plan)
+        return (dataset[window] for window in range(self.windows_per_epoch))
 
     def val_dataloader(self) -> DataLoader[Window] | list[DataLoader[Window]]:
         """Windows of the validation data, in a fixed order; none without validation data.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,15 +202,23 @@ def add_lora(model: PreTrainedModel, lora: LoRA) -> PeftModel:
 def weights_fingerprint(model: nn.Module) -> str:
     """A short hash of all parameters and buffers that a checkpoint would hold, bit by bit.
 
+    Returns:
+        16 hexadecimal digits.
+    """
+    return tensors_fingerprint({name: part for name, part in model.state_dict().items() if isinstance(part, Tensor)})
+
+
+def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """A short hash of tensors and their names, bit by bit.
+
     Two sums over the raw integers of each tensor (plain, and weighted by place) run at memory speed on any device.
 
     Returns:
         16 hexadecimal digits.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if isinstance(tensor, Tensor):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {_checksum(tensor)}\n".encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {_checksum(tensor)}\n".encode())
     return digest.hexdigest()[:16]
 
 

@@ -31,6 +31,8 @@ class Policy(nn.Module):
         activation_checkpointing: See :func:`checkpoint_activations`.
 
     Attributes:
+        base: As given.
+        weights: As given.
         peft: The PEFT model, for adapters and export.
         base_fingerprint: Hash of the base's weights before any adapter, see
             :func:`~lit_align.models.loading.weights_fingerprint`.
@@ -54,6 +56,7 @@ class Policy(nn.Module):
         if attention != "padded":
             refuse_unshareable(model.config.get_text_config())
         _refuse_unknown_head(model)
+        self.base, self.weights = base, weights
         self.attention: AttentionPath = attention
         self.base_fingerprint = weights_fingerprint(model)
         self.peft: PeftModel = add_lora(model, lora)

@@ -27,11 +27,11 @@ from lit_align.modules.pair_scoring import (
     count_pairs,
     pairs_of_sums,
     reference_hidden,
-    reference_logps,
     score_pairs,
 )
 from lit_align.modules.resume import Identity, over_ranks
 from lit_align.modules.schedule import Schedule
+from lit_align.modules.startup import prepare_reference
 from lit_align.ops.frozen_head import token_logps
 
 
@@ -55,7 +55,7 @@ class DPOModule(AlignModule):
         lora: The trained adapter. Dropout is off by default: with it policy and reference differ by noise.
         attention: ``tree_sdpa`` (everywhere), ``flex`` (CUDA) or ``padded`` (no sharing).
         reference: What the policy is compared with; ``FrozenAdapterReference`` trains on top of an earlier adapter,
-            None is the bare base.
+            ``CachedReference`` computes a frozen one once for all runs, None is the bare base.
         loss: The loss of a pair, by class path: ``--model.loss=IPOLoss --model.loss.beta=0.2``. None is SigmoidLoss.
         optimizer: Made from the trainable parameters: ``torch.optim.AdamW``, ``AdamW8bit``, ``PagedAdamW8bit``,
             ``PagedAdamW32bit`` or any other class path.
@@ -98,6 +98,18 @@ class DPOModule(AlignModule):
     def _sources(self) -> tuple[str, ...]:
         return cast(tuple[str, ...], cast(Any, self._data).source_names)
 
+    def on_train_start(self) -> None:
+        """Check the start, and let the reference get ready; leaves no trace."""
+        super().on_train_start()
+        if self.loss.needs_reference:
+            prepare_reference(self, self._data)
+
+    def on_train_end(self) -> None:
+        """Let the reference have the last word."""
+        super().on_train_end()
+        if self.loss.needs_reference:
+            self.reference.finish()
+
     def counts(self, window: Window) -> Tensor:
         """Pairs."""
         pairs = sum(count_pairs(forest) for forest in window.forests)
@@ -111,7 +123,7 @@ class DPOModule(AlignModule):
         return losses.sum() / counts[0].clamp(min=1), self._sums(scored, losses)
 
     def _reference(self, forest: TokenForest) -> Tensor | None:
-        return reference_logps(self.policy, forest, self.reference) if self.loss.needs_reference else None
+        return self.reference.target_logps(self.policy, forest) if self.loss.needs_reference else None
 
     def _sums(self, scored: ScoredPairs, losses: Tensor) -> Tensor:
         return pair_sums(scored, losses, self.loss.reward_scale, self._sources)

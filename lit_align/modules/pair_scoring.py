@@ -12,7 +12,7 @@ from lit_align.forest import TokenForest
 from lit_align.losses.preference.contract import AnswerScores, PairScores
 from lit_align.models.policy import Policy
 from lit_align.models.reference import Reference
-from lit_align.ops.frozen_head import score_tokens, token_logps
+from lit_align.ops.frozen_head import score_tokens
 from lit_align.ops.score_block import LogitDivergence
 from lit_align.ops.token_statistics import Statistic
 
@@ -47,12 +47,6 @@ def reference_hidden(policy: Policy, forest: TokenForest, reference: Reference) 
         return policy.hidden(forest)[forest.pair_rows]
 
 
-def reference_logps(policy: Policy, forest: TokenForest, reference: Reference) -> Tensor:
-    """The reference's log-prob of each target of a forest, nats, ``(M,)``, without gradient."""
-    hidden = reference_hidden(policy, forest, reference)
-    return token_logps(hidden, policy.head, forest.pair_tokens)[forest.target_pairs]
-
-
 def score_pairs(
     policy: Policy,
     forest: TokenForest,
@@ -66,7 +60,7 @@ def score_pairs(
     Args:
         policy: The policy, in whatever mode it is.
         forest: Pairs, on the policy's device.
-        reference: From :func:`reference_logps`; None where the loss needs none.
+        reference: The reference's log-prob of each target, ``(M,)``; None where the loss needs none.
         statistics: Further numbers of the policy's distributions; ``entropy`` and ``rank`` are always there.
         compared_with: From :func:`reference_hidden`, given exactly when divergences are.
         divergences: Between policy and reference.

@@ -9,7 +9,7 @@ from torch.optim import AdamW
 from lit_align.forest import TokenForest, Window
 from lit_align.losses.anchor import ForwardKL, KLAnchor, ReverseKL
 from lit_align.models.loading import LoRA, Weights
-from lit_align.models.reference import Reference
+from lit_align.models.reference import CachedReference, Reference
 from lit_align.models.tree_attention import AttentionPath
 from lit_align.modules.base import AlignModule
 from lit_align.modules.optimizer import OptimizerFactory
@@ -42,7 +42,7 @@ class SFTModule(AlignModule):
             the same numbers for less memory and more time.
 
     Raises:
-        ValueError: `max_grad_norm` is negative.
+        ValueError: `max_grad_norm` is negative; or the reference is a cache of log-probs, which an anchor cannot use.
     """
 
     trains_on = "conversations"
@@ -60,6 +60,11 @@ class SFTModule(AlignModule):
         max_grad_norm: float = 1.0,
         activation_checkpointing: bool = False,
     ) -> None:
+        if isinstance(reference, CachedReference):
+            raise ValueError(
+                "`model.reference` CachedReference would never be read: it keeps log-probs of target tokens, and the "
+                "anchor compares whole distributions; set `model.reference` to what stands in its `of`"
+            )
         super().__init__(
             base, weights, lora, attention, reference, optimizer, schedule, max_grad_norm, activation_checkpointing
         )

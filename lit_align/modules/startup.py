@@ -8,15 +8,19 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
+from tqdm import tqdm
 
 from lit_align.forest import TokenForest, Window
 from lit_align.models.policy import check_forest_path
+from lit_align.modules.resume import restore_rng, rng_state
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
     from lit_align.modules.base import AlignModule
+    from lit_align.modules.objective import WindowData
 
+_SECONDS_BEFORE_PROGRESS = 1.5  # what is over sooner shows no bar
 
 logger = logging.getLogger(__name__)
 
@@ -208,6 +212,8 @@ def refuse_other_start(module: AlignModule, probe: TokenForest) -> None:
 def _try_largest(module: AlignModule, forest: TokenForest) -> None:
     if module.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(module.device)
+    # What is tried is not kept: the last tree is cut to size.
+    kept, module.reference = module.reference, module.reference.live
     try:
         # Far into the run: an anchor that starts later needs its memory then.
         loss, _ = module.forest_loss(forest, module.counts(Window((forest,), 0, ())).clamp(min=1), step=10**9)
@@ -219,8 +225,34 @@ def _try_largest(module: AlignModule, forest: TokenForest) -> None:
             f"set `data.token_budget` below {len(forest)}, or {again}`model.weights.quantization: nf4`"
         ) from error
     finally:
+        module.reference = kept
         for parameter in module.policy.parameters():
             parameter.grad = None
+
+
+def prepare_reference(module: AlignModule, data: WindowData) -> None:
+    """Let the reference get ready for the log-probs of a run, behind a progress bar; random numbers stay.
+
+    All ranks wait for one another, so that each finds what the others have made.
+
+    Args:
+        module: The module, its policy on its device.
+        data: Its data.
+    """
+    start = rng_state()
+    bar = tqdm(
+        data.training_windows(),
+        total=data.windows_per_epoch,
+        desc="reference log-probs",
+        unit="window",
+        delay=_SECONDS_BEFORE_PROGRESS,
+        leave=False,
+        disable=module.trainer.progress_bar_callback is None,
+    )
+    with bar, module.trainer.precision_plugin.forward_context():
+        module.reference.prepare(module.policy, data.probe_forest(), bar)
+    restore_rng(start)
+    module.trainer.strategy.barrier("reference")
 
 
 def peak_memory_gb(device: torch.device) -> float:

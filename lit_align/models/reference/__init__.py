@@ -2,7 +2,15 @@
 
 from lit_align.models.reference.adapters import only_adapters
 from lit_align.models.reference.base import BaseReference, refuse_trainable_base
+from lit_align.models.reference.cached import CachedReference
 from lit_align.models.reference.contract import Reference
 from lit_align.models.reference.frozen_adapter import FrozenAdapterReference
 
-__all__ = ["BaseReference", "FrozenAdapterReference", "Reference", "only_adapters", "refuse_trainable_base"]
+__all__ = [
+    "BaseReference",
+    "CachedReference",
+    "FrozenAdapterReference",
+    "Reference",
+    "only_adapters",
+    "refuse_trainable_base",
+]

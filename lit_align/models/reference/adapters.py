@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from lit_align.models.loading import tensors_fingerprint
 
 
 @contextmanager
@@ -49,3 +52,23 @@ def adapted_layers(policy: nn.Module) -> list[Any]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return [module for module in policy.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def active_adapters_fingerprint(policy: nn.Module) -> str:
+    """A short hash of the adapters that a policy computes with now, weights and scales but not their names.
+
+    Returns:
+        16 hexadecimal digits, or ``none`` for the bare base.
+    """
+    layers = set(adapted_layers(policy))
+    tensors: dict[str, Tensor] = {}
+    scales: list[str] = []
+    for place, layer in policy.named_modules():
+        for name in layer.active_adapters if layer in layers and not layer.disable_adapters else ():
+            if name in layer.scaling:
+                scales.append(f"{place} {layer.scaling[name]!r}")
+                own = [(key, part) for key, part in layer.named_parameters() if f".{name}." in f".{key}."]
+                tensors.update({f"{len(scales)} {place} {key.replace(name, '')}": part for key, part in own})
+    if not scales:
+        return "none"
+    return hashlib.sha256(f"{tensors_fingerprint(tensors)} {scales}".encode()).hexdigest()[:16]

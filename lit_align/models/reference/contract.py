@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor
+
+from lit_align.forest import TokenForest, Window
+from lit_align.ops.frozen_head import token_logps
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from contextlib import AbstractContextManager
 
     from lit_align.models.policy import Policy
 
 
 class Reference(ABC):
-    """What the policy is compared with: which adapters are active while it computes."""
+    """What the policy is compared with: which adapters are active while it computes.
+
+    Attributes:
+        frozen: Whether it stays as it is during a run.
+    """
+
+    frozen: ClassVar[bool] = True
 
     def check(self, base: str) -> None:  # noqa: B027  most references need nothing
         """Refuse what can be seen to be wrong before weights or data are read; nothing by default.
@@ -35,3 +47,36 @@ class Reference(ABC):
         Everything is as it was afterwards, also after an exception: active adapters, ``requires_grad``, train or
         eval mode, random number generators.
         """
+
+    def target_logps(self, policy: Policy, forest: TokenForest) -> Tensor:
+        """The reference's log-prob of each target of a forest.
+
+        Args:
+            policy: The policy that holds it, in whatever mode.
+            forest: On the policy's device.
+
+        Returns:
+            Nats, shape ``(M,)``, without gradient.
+        """
+        with self.active(policy):
+            hidden = policy.hidden(forest)[forest.pair_rows]
+        return token_logps(hidden, policy.head, forest.pair_tokens)[forest.target_pairs]
+
+    @property
+    def live(self) -> Reference:
+        """The reference that computes and keeps nothing: itself, unless it is a cache."""
+        return self
+
+    def prepare(  # noqa: B027  most references need nothing
+        self, policy: Policy, probe: TokenForest, windows: Iterable[Window]
+    ) -> None:
+        """Get ready for a run's log-probs, before its first window; nothing by default.
+
+        Args:
+            policy: The policy, on its device, under the run's number formats.
+            probe: A small forest of the run's examples.
+            windows: This rank's windows of one epoch of training.
+        """
+
+    def finish(self) -> None:  # noqa: B027  most references need nothing
+        """Say at the end of a run what there is to say; nothing by default."""
