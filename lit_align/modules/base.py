@@ -196,6 +196,7 @@ class AlignModule(Objective):
         }
         optimizer.step()
         scheduler.step()
+        metrics |= self.reference.after_window(self.policy, self.global_step)  # which counts this window already
         self._window_rng = None
         self._log_window({**metrics, "tokens_per_second": float(totals[-1]) / (time.perf_counter() - start)})
 
@@ -275,6 +276,7 @@ class AlignModule(Objective):
             "rng": over_ranks(self._resume_rng or self._window_rng or self._validation_rng or rng_state()),
             "num_tokens": self._num_tokens,
             "adapter_config": self.policy.adapter_config(),
+            "reference": self.reference.state(self.policy),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -293,4 +295,5 @@ class AlignModule(Objective):
         # After the settings: a rank that differs is said as such, not as the shapes that follow from it.
         adapter = {f"policy.{name}": parameter for name, parameter in self.policy.adapter_parameters().items()}
         refuse_other_tensors(checkpoint["state_dict"], adapter, path)
+        self.reference.load_state(self.policy, own.get("reference", {}), checkpoint["global_step"], path)
         self._num_tokens = own["num_tokens"]

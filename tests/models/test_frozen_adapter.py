@@ -134,7 +134,7 @@ def test_an_adapter_that_does_not_fit_the_base_is_refused(
     with pytest.raises(ValueError, match=says):
         stacked(other, trained)
     with pytest.raises(ValueError, match=says):
-        FrozenAdapterReference(trained).check(other)
+        FrozenAdapterReference(trained).check(other, LoRA())
 
 
 @pytest.mark.parametrize("change", [{"bias": "all"}, {"modules_to_save": ["lm_head"]}], ids=str)
