@@ -41,7 +41,7 @@ class Reference(ABC):
             windows: Windows completed, this one included.
 
         Returns:
-            What is to be logged, by key without prefix.
+            What is to be logged now, by key without ``train/reference/``.
         """
         del policy, windows
         return {}

@@ -74,11 +74,11 @@ class EMAReference(Reference):
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha <= 1:  # nan too
-            raise ValueError(f"alpha must be in (0, 1], got {self.alpha}")
+            raise ValueError(f"reference.alpha must be in (0, 1], got {self.alpha}")
         if self.every_n_windows < 1:
-            raise ValueError(f"every_n_windows must be at least 1, got {self.every_n_windows}")
+            raise ValueError(f"reference.every_n_windows must be at least 1, got {self.every_n_windows}")
         if not isinstance(self._start, BaseReference | FrozenAdapterReference):
-            raise ValueError(f"start must be a BaseReference or a FrozenAdapterReference, got {self.start}")
+            raise ValueError(f"reference.start must be a BaseReference or a FrozenAdapterReference, got {self.start}")
 
     @property
     def _start(self) -> Reference:
@@ -120,7 +120,7 @@ class EMAReference(Reference):
         for name, value in average.items():
             value.mul_(1 - self.alpha).add_(live[name], alpha=self.alpha)
         policy.average_updates += 1
-        return {"reference/ema_gap": gap, "reference/updates": float(policy.average_updates)}
+        return {"ema_gap": gap, "updates": float(policy.average_updates)}
 
     def state(self, policy: Policy) -> dict[str, Any]:
         """The average, and how often it was updated."""
