@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,9 +145,13 @@ class AdapterFolder:
             config: PeftConfig = PeftConfig.from_pretrained(str(file.parent))
         except (ValueError, KeyError, TypeError) as error:  # no JSON, or not of PEFT's keys
             raise ValueError(f"adapter {self.path}: {_CONFIG} is not one of PEFT's: {error}") from error
-        plain = getattr(config, "bias", None) == "none" and not getattr(config, "modules_to_save", None)
-        if config.peft_type != "LORA" or not plain:
-            raise ValueError(f"adapter {self.path}: is no plain LoRA adapter (bias or whole modules are trained too)")
+        more = [one.name for one in fields(config) if one.metadata.get("is_lora_variant")]  # DoRA and others
+        more = [name for name in ("modules_to_save", "lora_bias", *more) if getattr(config, name, None)]
+        if config.peft_type != "LORA" or getattr(config, "bias", None) != "none" or more:
+            raise ValueError(
+                f"adapter {self.path}: is no plain LoRA adapter ({', '.join(more) or 'bias'}: more than two factors of "
+                "each layer is trained, or they are used otherwise)"
+            )
         return config
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -187,12 +191,6 @@ def _shape(model: PeftModel, name: str) -> dict[str, str]:
     layers: dict[str, Any] = {
         key: one for key, one in modules if isinstance(one, BaseTunerLayer) and name in getattr(one, "r", ())
     }
-    parts = {
-        ".".join(key.replace(f".{name}.", ".").split(".")[-2:])
-        for key, _ in model.named_parameters()
-        if name in key.split(".")
-    }
-    variants = {type(one.lora_variant[name]).__name__ for one in layers.values() if name in one.lora_variant}
 
     def shown(values: set[Any]) -> str:
         return ", ".join(map(str, sorted(values)))
@@ -203,5 +201,4 @@ def _shape(model: PeftModel, name: str) -> dict[str, str]:
         "target_modules": f"[{shown({key.rpartition('.')[2] for key in layers})}]",
         "set of layers": f"{len(layers)} from {min(layers)} to {max(layers)}",
         "scaling": shown({one.scaling[name] for one in layers.values()}),
-        "form": shown(parts | variants),
     }
