@@ -129,7 +129,7 @@ class AlignCLI(LightningCLI):
 
     def _read_ahead(self, stage: str) -> None:
         if isinstance(self.model, AlignModule):
-            self.model.reference.check(self.model.base)  # first: the data may take minutes
+            self.model.reference.check(self.model.base, self.model.lora)  # first: the data may take minutes
         path = self._get(self.config_init, "ckpt_path")
         if path is not None and str(path) not in {"best", "last", "hpc"}:
             AdapterCheckpointIO().load_checkpoint(path)

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lit_align.data.sources.tat_qa.sampled import SampledNegatives
 from safetensors.torch import load_file
 
 from benchmarks.smollm2_dpo.runs import BASE, LENGTHS, LORA
 from lit_align.data.chat import ChatFormat
 from lit_align.data.sources.tat_qa.balanced import BalancedNegatives
 from lit_align.data.sources.tat_qa.negatives import Negatives
+from lit_align.data.sources.tat_qa.sampled import SampledNegatives
 from lit_align.data.sources.tat_qa.source import TATQA
 from lit_align.evals.benchmark import ItemResult
 from lit_align.evals.pair_accuracy import PairAccuracyBenchmark

@@ -189,14 +189,21 @@ def add_lora(model: PreTrainedModel, lora: LoRA) -> PeftModel:
         bias="none",
         task_type="CAUSAL_LM",
     )
-    with warnings.catch_warnings():
-        # PEFT 0.21 reads a property that transformers 5.23 has renamed; nothing for a user to do.
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+    with quiet_peft():
         adapted = get_peft_model(model, config)
     for name, parameter in adapted.named_parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:
             raise ValueError(f"adapter `{name}` is {parameter.dtype}; adapters must be float32")
     return adapted
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Add adapters without a warning for which a user can do nothing."""
+    with warnings.catch_warnings():
+        # PEFT 0.21 reads a property that transformers 5.23 has renamed.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        yield
 
 
 def weights_fingerprint(model: nn.Module) -> str:

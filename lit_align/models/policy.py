@@ -36,7 +36,10 @@ class Policy(nn.Module):
         peft: The PEFT model, for adapters and export.
         base_fingerprint: Hash of the base's weights before any adapter, see
             :func:`~lit_align.models.loading.weights_fingerprint`.
-        frozen_adapter: Where the adapter came from that a reference has put under the live one; empty for none.
+        frozen_adapter: Where the adapter came from that a reference has put under or beside the live one; empty for
+            none.
+        average: Which reference averages the live adapter into another one, as text; empty for none.
+        average_updates: How often it has done so.
 
     Raises:
         ValueError: The model's layers forbid sharing and ``attention`` is not ``padded``; or its output head is
@@ -61,6 +64,8 @@ class Policy(nn.Module):
         self.base_fingerprint = weights_fingerprint(model)
         self.peft: PeftModel = add_lora(model, lora)
         self.frozen_adapter = ""
+        self.average = ""
+        self.average_updates = 0
         _refuse_adapted_head(self.causal_lm)
         if activation_checkpointing:
             checkpoint_activations(self.causal_lm)

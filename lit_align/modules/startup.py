@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from lit_align.forest import TokenForest, Window
 from lit_align.models.policy import check_forest_path
+from lit_align.models.reference import live_dropout_off
 from lit_align.modules.resume import restore_rng, rng_state
 
 if TYPE_CHECKING:
@@ -194,17 +195,20 @@ def refuse_nonfinite_start(module: AlignModule, probe: TokenForest) -> None:
 def refuse_other_start(module: AlignModule, probe: TokenForest) -> None:
     """Refuse a policy that differs from its reference before the first step, in train mode.
 
+    The live adapter's own dropout is off: one that continues an earlier adapter does not start at zero.
+
     Raises:
         RuntimeError: Names the largest difference of the hidden states.
     """
     policy = module.policy
     with module.reference.active(policy):
         reference = policy.hidden(probe)
-    difference = float((policy.hidden(probe) - reference).abs().max())
+    with live_dropout_off(policy):
+        difference = float((policy.hidden(probe) - reference).abs().max())
     if difference != 0:
         raise RuntimeError(
             f"at step 0 the policy differs from its reference {module.reference} by {difference:.2e} in the hidden "
-            "states, where it must be equal: the adapter does not start at zero, or something else drops out"
+            "states, where it must be equal: the adapter does not start as the reference, or something else drops out"
             + ("; try `model.activation_checkpointing: false`" if module.activation_checkpointing else "")
         )
 

@@ -22,6 +22,7 @@ from lit_align.models.reference.contract import Reference
 from lit_align.models.reference.fingerprint import deciding_parts, is_autocast, number_format, target_paths
 
 if TYPE_CHECKING:
+    from lit_align.models.loading import LoRA
     from lit_align.models.policy import Policy
 
 logger = logging.getLogger(__name__)
@@ -79,9 +80,9 @@ class CachedReference(Reference):
         if not self.folder:
             raise ValueError("CachedReference: folder must not be empty")
 
-    def check(self, base: str) -> None:
+    def check(self, base: str, lora: LoRA) -> None:
         """See :class:`Reference`."""
-        self.of.check(base)
+        self.of.check(base, lora)
 
     def attach(self, policy: Policy) -> None:
         """See :class:`Reference`."""

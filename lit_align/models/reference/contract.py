@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import AbstractContextManager
 
+    from lit_align.models.loading import LoRA
     from lit_align.models.policy import Policy
 
 
@@ -21,20 +23,52 @@ class Reference(ABC):
     """What the policy is compared with: which adapters are active while it computes.
 
     Attributes:
-        frozen: Whether it stays as it is during a run.
+        frozen: Whether it stays as it is while the policy is trained.
     """
 
     frozen: ClassVar[bool] = True
 
-    def check(self, base: str) -> None:  # noqa: B027  most references need nothing
+    def check(self, base: str, lora: LoRA) -> None:  # noqa: B027  most references need nothing
         """Refuse what can be seen to be wrong before weights or data are read; nothing by default.
 
         Args:
             base: As ``model.base``.
+            lora: As ``model.lora``.
         """
 
     def attach(self, policy: Policy) -> None:  # noqa: B027  most references need nothing
         """Load what the reference needs into the policy, once, before anything is computed; nothing by default."""
+
+    def after_window(self, policy: Policy, windows: int) -> dict[str, float]:
+        """Move with the policy, once its optimizer has stepped; nothing by default.
+
+        Args:
+            policy: The policy.
+            windows: Windows completed, this one included.
+
+        Returns:
+            What is to be logged now, by key without ``train/reference/``.
+        """
+        del policy, windows
+        return {}
+
+    def state(self, policy: Policy) -> dict[str, Any]:
+        """What a checkpoint must hold beside the live adapter, in tensors and plain types; nothing by default."""
+        del policy
+        return {}
+
+    def load_state(self, policy: Policy, state: Mapping[str, Any], windows: int, path: str) -> None:  # noqa: B027
+        """Take up a state of :meth:`state`; nothing by default.
+
+        Args:
+            policy: The policy, to which the reference is attached.
+            state: Empty from a run whose reference had none.
+            windows: Windows completed when it was saved.
+            path: What to call the checkpoint in a message.
+
+        Raises:
+            ValueError: It is not the state of such a reference after so many windows.
+        """
 
     def identity(self) -> str:
         """What a resumed run must share: the settings, and what the files hold that they name."""
