@@ -89,7 +89,8 @@ def module_of(base: str, loss: PreferenceLoss | None = None, **options: Any) -> 
     module = DPOModule(base, Weights(dtype="float32"), LoRA(rank=4, alpha=8), loss=loss, **options)
     module.configure_model()
     data = SimpleNamespace(source_names=("a", "b"), windows_per_epoch=1)
-    module.trainer = SimpleNamespace(datamodule=data, world_size=1, global_rank=0)  # type: ignore[assignment]
+    trainer = SimpleNamespace(datamodule=data, world_size=1, global_rank=0, global_step=0)
+    module.trainer = trainer  # type: ignore[assignment]
     return module
 
 
@@ -170,7 +171,7 @@ def test_coupled_pairs_are_not_single_pairs(exact: DPOModule) -> None:
 
 def test_a_rank_without_a_forest_takes_part_with_weight_zero(exact: DPOModule) -> None:
     idle = Window((targetless_forest(torch.device("cpu")),), 0, ())
-    assert exact.counts(idle).tolist() == [0.0]
+    assert exact.counts(idle).tolist() == [0.0, 0.0]
     value, gradient, sums = window_gradient(exact, idle)
     assert value == 0
     assert not gradient.any()
