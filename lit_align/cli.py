@@ -20,6 +20,7 @@ from lit_align import __version__
 from lit_align.callbacks.adapter_export import AdapterExport
 from lit_align.callbacks.benchmark import BenchmarkEvaluation
 from lit_align.callbacks.checkpoint import WindowCheckpoint
+from lit_align.callbacks.displacement_guard import DisplacementGuard
 from lit_align.callbacks.progress import WindowProgress
 from lit_align.callbacks.run_record import RunRecord
 from lit_align.checkpoint import AdapterCheckpointIO
@@ -61,8 +62,8 @@ from lit_align.modules.startup import (
 
 # Imported so that configurations may use short names: of these and of all classes that their files define.
 SHORT_NAMES = (
-    AdamW8bit, BenchmarkEvaluation, BestOfSamples, CosineSchedule, DPOModule, ExactMatchBenchmark, MessagesFile,
-    PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark,
+    AdamW8bit, BenchmarkEvaluation, BestOfSamples, CosineSchedule, DisplacementGuard, DPOModule, ExactMatchBenchmark,
+    MessagesFile, PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark,
     PromptCompletionFile, RejectedSamples, ReverseKL, RightAndWrong, SampledNegatives, ScalePairs, SFTDataModule,
     SFTModule, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
 )  # fmt: skip
@@ -122,6 +123,12 @@ class AlignCLI(LightningCLI):
         if config.max_steps == -1 and config.max_epochs is None and config.max_time is None and not config.fast_dev_run:
             raise RefusedSettingsError("the run has no end: set `trainer.max_steps` or `trainer.max_epochs`")
         self._read_ahead("fit")
+
+    def after_fit(self) -> None:
+        """End with the reason of a run that was stopped before its time."""
+        for one in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(one, DisplacementGuard) and one.stopped:
+                logger.warning(one.stopped)
 
     def before_validate(self) -> None:
         """Find what is wrong with the data or a checkpoint before a folder is made."""

@@ -11,7 +11,7 @@ from lit_align.data.lengths import Lengths
 from lit_align.data.mixture import group_of, split
 from lit_align.data.packing import WindowPlan
 from lit_align.data.tokenising import BadRows, Tokenising
-from lit_align.data.window_module import WindowDataModule
+from lit_align.data.window_module import WindowDataModule, refuse_mixture
 from lit_align.data.windows import Tree
 from lit_align.tokenizer import load_tokenizer
 from lit_align.types import Conversation, ConversationSource
@@ -73,20 +73,9 @@ class SFTDataModule(WindowDataModule):
         workers: int = 0,
     ) -> None:
         super().__init__(token_budget, workers)
-        for name, value, holds, rule in (
-            ("window", window, window > 0, "> 0"),
-            ("replay_share", replay_share, replay_share >= 0, ">= 0"),
-            ("val_fraction", val_fraction, 0 <= val_fraction < 1, "in [0, 1)"),
-        ):
-            if not holds:
-                raise ValueError(f"`data.{name}` must be {rule}, got {value}")
+        refuse_mixture(window, val_fraction, replay or [], replay_share)
         if not sources:
             raise ValueError("`data.sources` is empty: name at least one source of conversations")
-        if bool(replay) != (replay_share > 0):
-            raise ValueError(
-                f"`data.replay` ({len(replay or [])} sources) and `data.replay_share` ({replay_share}) go together: "
-                "set both or none"
-            )
         self.base, self.sources, self.val_sources, self.replay = base, sources, val_sources or [], replay or []
         self.val_fraction, self.replay_share, self.window = val_fraction, replay_share, window
         self.lengths, self.turns, self.thinking = lengths, turns, thinking
@@ -123,20 +112,16 @@ class SFTDataModule(WindowDataModule):
                 "raise it, name `data.val_sources`, or set it to 0"
             )
         self.trained_groups = frozenset(group_of(one) for one in sides["training"])
-        sides["validation"] += self._drawn(self.val_sources, parts["validation"])
+        sides["validation"] += parts["validation"].drawn(self.val_sources)
         self._trained = parts["training"].trees(sides["training"])
         wanted = sides["validation"] or self.val_sources  # all of whose rows may have been refused
         self._validation = parts["validation"].trees(sides["validation"]) if wanted else []
         if self.replay:
             part = self._tokenising("replay", 0.0)
-            self._replayed = part.trees(self._drawn(self.replay, part))
+            self._replayed = part.trees(part.drawn(self.replay))
 
     def _tokenising(self, part: str, weight: float) -> Tokenising:
         return Tokenising(self.chat, self.lengths, self.turns, self.token_budget, weight, self.bad_rows, part)
-
-    @staticmethod
-    def _drawn(sources: Sequence[ConversationSource], part: Tokenising) -> list[Conversation]:
-        return [one for source in sources for one in source.draw(source.usable(part.refuse), part.trained_tokens)]
 
     def identity(self) -> dict[str, str]:
         """Fingerprint of the tokens, and what decides which of them share a window."""

@@ -60,7 +60,7 @@ class WindowDataset(Dataset[Window]):
         return self._plan.windows_per_epoch
 
     def __getitem__(self, window: int) -> Window:
-        """This rank's part of a window of the run."""
+        """This rank's part of a window of the run; in each forest, what is replayed stands after the rest."""
         members = [self._trained[i] for i in self._plan.trained_in(window)]
         members += [self._replayed[i] for i in self._plan.replayed_in(window)]
         trees = _joined(members)

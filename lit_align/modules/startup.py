@@ -127,20 +127,38 @@ def refuse_trainer_settings(trainer: Trainer) -> None:
 
 
 def refuse_other_data(module: Any, data: Any) -> None:
-    """Refuse data whose examples are not what the objective trains on.
+    """Refuse data whose examples are not what the objective trains on, or what is replayed and its anchor apart.
 
     Args:
-        module: The module; one that does not say what it trains on takes anything.
+        module: The module; one that does not say what it trains on takes any examples.
         data: The data module.
 
     Raises:
-        ValueError: Names both and what goes with what.
+        ValueError: Names both and what goes with what; or an anchor on replayed text without any, or replayed text
+            without an anchor on it.
     """
     wanted, held = getattr(module, "trains_on", None), getattr(data, "holds", None)
     if wanted is not None and held != wanted:
         raise ValueError(
             f"`data` {type(data).__name__} holds {held or 'no windows'}, but `model` {type(module).__name__} trains on "
             f"{wanted}; SFTModule goes with SFTDataModule, DPOModule with PreferenceDataModule"
+        )
+    _refuse_idle_anchor(getattr(module, "anchor", None), getattr(data, "replay_share", 0.0))
+
+
+def _refuse_idle_anchor(anchor: Any, share: float) -> None:
+    on_replayed = anchor is not None and anchor.coef > 0 and anchor.text != "trained"
+    if on_replayed and not share:
+        raise ValueError(
+            f"`model.anchor.text` = {anchor.text}, but nothing is replayed: set `data.replay` and "
+            "`data.replay_share`, or `model.anchor.text: trained`"
+        )
+    if share and not on_replayed:
+        told = "none" if anchor is None else f"coef {anchor.coef}, text {anchor.text}"
+        raise ValueError(
+            f"`data.replay_share` = {share}: replayed conversations carry the anchor alone, and `model.anchor` "
+            f"({told}) is not on them: set `model.anchor.coef` > 0 and `model.anchor.text` to replayed or both, or "
+            "replay nothing (`data.replay: []`, `data.replay_share: 0`)"
         )
 
 

@@ -24,7 +24,8 @@ def module_of(base: str, loss: PreferenceLoss, attention: AttentionPath = "tree_
     module = DPOModule(base, Weights(dtype="float32"), LoRA(rank=RANK, alpha=8), attention, loss=loss)
     module.configure_model()
     data = SimpleNamespace(source_names=("",), windows_per_epoch=1)
-    module.trainer = SimpleNamespace(datamodule=data, world_size=1, global_rank=0)  # type: ignore[assignment]
+    trainer = SimpleNamespace(datamodule=data, world_size=1, global_rank=0, global_step=0)
+    module.trainer = trainer  # type: ignore[assignment]
     return module.train()
 
 
