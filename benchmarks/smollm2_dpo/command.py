@@ -45,7 +45,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--longest", type=int, default=640, help="tables with a longer prompt are left out (tokens)")
     parser.add_argument("--sft-windows", type=int, default=24)
     parser.add_argument("--windows", type=int, default=12, help="of twelve pairs, a run")
-    parser.add_argument("--questions", type=int, default=100, help="held-out questions, and pairs of each kind")
+    parser.add_argument("--pair-tables", type=int, default=40, help="tables of which pairs are made")
+    parser.add_argument("--held-out-tables", type=int, default=18, help="tables that are measured, six questions each")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
     parser.add_argument("--negatives", nargs="+", choices=["built", "on-policy"], default=["built", "on-policy"])
@@ -55,10 +56,11 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     root: Path = options.folder / (
         f"{digest(options.tatqa)}-longest-{options.longest}-sft-{options.sft_windows}-windows-{options.windows}"
-        f"-questions-{options.questions}"
+        f"-tables-{options.pair_tables}-{options.held_out_tables}"
     )
-    parts = cut(options.tatqa, root / "tables", ChatFormat(load_tokenizer(runs.BASE)), options.longest)
-    study = Study(root, parts, options.sft_windows, options.windows, options.questions)
+    most = {"pairs": options.pair_tables, "held-out": options.held_out_tables}
+    parts = cut(options.tatqa, root / "tables", ChatFormat(load_tokenizer(runs.BASE)), options.longest, most)
+    study = Study(root, parts, options.sft_windows, options.windows)
     if not options.report:
         todo = [Run(*one) for one in product(options.losses, options.negatives, options.groups, options.seeds)]
         study.run(sorted(todo, key=lambda one: one.group != "table"), options.jobs)
@@ -77,12 +79,10 @@ class Study:
         parts: The tables.
         sft_windows: Windows of SFT.
         windows: Windows of a DPO run.
-        questions: Held-out questions that are measured.
     """
 
-    def __init__(self, root: Path, parts: Parts, sft_windows: int, windows: int, questions: int) -> None:
-        self.root, self.parts = root, parts
-        self.sft_windows, self.windows, self.questions = sft_windows, windows, questions
+    def __init__(self, root: Path, parts: Parts, sft_windows: int, windows: int) -> None:
+        self.root, self.parts, self.sft_windows, self.windows = root, parts, sft_windows, windows
 
     def run(self, todo: list[Run], jobs: int) -> None:
         """Train and measure what is missing.
@@ -92,10 +92,10 @@ class Study:
             jobs: Runs at a time.
         """
         sft = runs.sft(self.root / "sft", self.parts, self.sft_windows)
-        held_out = runs.sample(self.root / "samples-held-out", self.parts.held_out, sft)
+        held_out = runs.sample(self.root / "samples-held-out", self.parts.held_out, sft, k=2)
         with ThreadPoolExecutor(jobs) as pool:
             work = [pool.submit(self._measure, "base", None, None, None)]
-            samples = runs.sample(self.root / "samples-pairs", self.parts.pairs, sft)
+            samples = runs.sample(self.root / "samples-pairs", self.parts.pairs, sft, k=4)
             work.append(pool.submit(self._measure, "sft", sft, None, held_out))
 
             def one(run: Run) -> None:
@@ -111,7 +111,7 @@ class Study:
         if out.exists():
             return
         out.parent.mkdir(parents=True, exist_ok=True)
-        words = ["--held-out", str(self.parts.held_out), "--questions", str(self.questions), "--out", str(out)]
+        words = ["--held-out", str(self.parts.held_out), "--out", str(out)]
         for option, path in (("--sft", sft), ("--live", live), ("--samples", samples)):
             words += [option, str(path)] if path else []
         start = time.perf_counter()

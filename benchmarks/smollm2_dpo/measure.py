@@ -36,7 +36,6 @@ def main() -> None:
     parser.add_argument("--sft", default="", help="the reference's adapter; none measures the base")
     parser.add_argument("--live", default="", help="the adapter on top of it; none measures the reference itself")
     parser.add_argument("--samples", default="", help="samples of the SFT model for the held-out questions")
-    parser.add_argument("--questions", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -51,8 +50,7 @@ def main() -> None:
     found: dict[str, list[dict[str, Any]]] = {
         "answers": _plain(
             TATQABenchmark(
-                val_fraction=1.0, path=path, limit=options.questions, max_prompt_length=0, max_new_tokens=64,
-                batch_size=24,
+                val_fraction=1.0, path=path, max_prompt_length=0, max_new_tokens=32, batch_size=24
             ).run(policy, chat)
         )
     }  # fmt: skip
@@ -61,7 +59,7 @@ def main() -> None:
         negatives["on-policy"] = SampledNegatives(options.samples)
     for name, kind in negatives.items():
         pairs = PairAccuracyBenchmark(
-            TATQA(path, negatives=kind), val_fraction=1.0, limit=options.questions, lengths=LENGTHS,
+            TATQA(path, negatives=kind), val_fraction=1.0, lengths=LENGTHS,
             reference=reference, token_budget=2560,
         )  # fmt: skip
         found[name] = _plain(pairs.run(policy, chat))

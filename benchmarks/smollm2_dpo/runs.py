@@ -115,8 +115,15 @@ def dpo(folder: Path, parts: Parts, run: Run, sft_adapter: Path, samples: Path, 
     return _fit(folder, config)
 
 
-def sample(folder: Path, tables: Path, adapter: Path) -> Path:
-    """Four answers of the SFT model to each question; returns the file."""
+def sample(folder: Path, tables: Path, adapter: Path, k: int) -> Path:
+    """Answers of the SFT model to each question; returns the file.
+
+    Args:
+        folder: Of the run.
+        tables: The questions' file.
+        adapter: The SFT adapter.
+        k: Answers a question.
+    """
     out = folder / "samples.jsonl"
     if out.exists():
         return out
@@ -130,9 +137,9 @@ def sample(folder: Path, tables: Path, adapter: Path) -> Path:
             },
         },
         "out": str(out.absolute()),
-        "k": 4,
+        "k": k,
         "sampling": {"temperature": 1.0},
-        "max_new_tokens": 64,
+        "max_new_tokens": 32,
     }  # fmt: skip
     _command("sample", folder, config)
     return out

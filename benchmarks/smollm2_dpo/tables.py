@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lit_align.data.chat import ChatFormat
-from lit_align.data.mixture import is_held_out
+from lit_align.data.mixture import first_held_out, is_held_out
 from lit_align.data.sources.tat_qa.source import TATQA
 
 HELD_OUT = 0.2
@@ -31,7 +32,7 @@ class Parts:
     held_out: Path
 
 
-def cut(tatqa: Path, folder: Path, chat: ChatFormat, longest: int) -> Parts:
+def cut(tatqa: Path, folder: Path, chat: ChatFormat, longest: int, most: Mapping[str, int]) -> Parts:
     """Part the tables by a hash of their uids; those with a prompt over a limit are left out of all parts.
 
     Args:
@@ -39,6 +40,7 @@ def cut(tatqa: Path, folder: Path, chat: ChatFormat, longest: int) -> Parts:
         folder: Where the parts are written.
         chat: The model's chat format.
         longest: Most tokens of a table's longest prompt.
+        most: Most tables of a part, by its name (``sft``, ``pairs``, ``held-out``); which ones, the hash decides too.
     """
     sizes: dict[str, int] = {}
     for prompt in TATQA(str(tatqa)).prompts():
@@ -52,7 +54,10 @@ def cut(tatqa: Path, folder: Path, chat: ChatFormat, longest: int) -> Parts:
             parts["held-out" if is_held_out(uid, HELD_OUT, seed=0) else trained].append(table)
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
-    for name, tables in parts.items():
+    for name, found in parts.items():
+        uids = [table["table"]["uid"] for table in found]
+        kept = first_held_out(uids, most.get(name, len(uids)), seed=2)
+        tables = [table for table in found if table["table"]["uid"] in kept]
         files[name] = folder / f"{name}.json"
         text = json.dumps(tables, ensure_ascii=False)
         if not files[name].exists() or files[name].read_text(encoding="utf-8") != text:
