@@ -54,8 +54,8 @@ class DPOModule(AlignModule):
         weights: Number format and quantisation of the frozen base.
         lora: The trained adapter. Dropout is off by default: with it policy and reference differ by noise.
         attention: ``tree_sdpa`` (everywhere), ``flex`` (CUDA) or ``padded`` (no sharing).
-        reference: What the policy is compared with; ``FrozenAdapterReference`` trains on top of an earlier adapter,
-            None is the bare base.
+        reference: What the policy is compared with; ``FrozenAdapterReference`` trains on from an earlier adapter,
+            ``EMAReference`` follows the policy, None is the bare base.
         loss: The loss of a pair, by class path: ``--model.loss=IPOLoss --model.loss.beta=0.2``. None is SigmoidLoss.
         optimizer: Made from the trainable parameters: ``torch.optim.AdamW``, ``AdamW8bit``, ``PagedAdamW8bit``,
             ``PagedAdamW32bit`` or any other class path.
