@@ -62,8 +62,9 @@ class DPOModule(AlignModule):
         weights: Number format and quantisation of the frozen base.
         lora: The trained adapter. Dropout is off by default: with it policy and reference differ by noise.
         attention: ``tree_sdpa`` (everywhere), ``flex`` (CUDA) or ``padded`` (no sharing).
-        reference: What the policy is compared with; ``FrozenAdapterReference`` trains on top of an earlier adapter,
-            ``CachedReference`` computes a frozen one once for all runs, None is the bare base.
+        reference: What the policy is compared with; ``FrozenAdapterReference`` trains on from an earlier adapter,
+            ``EMAReference`` follows the policy, ``CachedReference`` computes a frozen one once for all runs, None is
+            the bare base.
         loss: The loss of a pair, by class path: ``--model.loss=IPOLoss --model.loss.beta=0.2``. None is SigmoidLoss.
         anchor: Divergence to the reference beside the loss, its coefficient, schedule and tokens: ``anchor.coef: 0.1``.
         optimizer: Made from the trainable parameters: ``torch.optim.AdamW``, ``AdamW8bit``, ``PagedAdamW8bit``,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -26,7 +26,8 @@ class Reference(ABC):
         frozen: Whether it stays as it is while the policy is trained.
     """
 
-    frozen: ClassVar[bool] = True
+    # Not annotated: jsonargparse would look for ClassVar in the files of all subclasses, and check none of their types.
+    frozen = True
 
     def check(self, base: str, lora: LoRA) -> None:  # noqa: B027  most references need nothing
         """Refuse what can be seen to be wrong before weights or data are read; nothing by default.

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -66,7 +66,7 @@ class EMAReference(Reference):
         'EMAReference(alpha=1.0, every_n_windows=100, start=BaseReference())'
     """
 
-    frozen: ClassVar[bool] = False
+    frozen = False
 
     alpha: float = 0.6
     every_n_windows: int = 512
