@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -232,7 +232,7 @@ def test_another_adapter_or_scale_is_a_miss_and_another_place_is_not(random_qwen
 class Moving(BaseReference):
     """Changes while a run goes on."""
 
-    frozen: ClassVar[bool] = False
+    frozen = False
 
 
 @pytest.mark.parametrize(
@@ -264,10 +264,8 @@ def test_the_spread_of_two_packings_is_told_in_reduced_precision(
     reduced: str, random_qwen3: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     policy = policy_of(random_qwen3, BF16 if reduced == "bfloat16" else FP32)
-    numbers: AbstractContextManager[Any] = (
-        torch.autocast("cpu", dtype=torch.bfloat16) if reduced == "autocast" else nullcontext()
-    )
-    with numbers, caplog.at_level(logging.INFO):
+    autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=reduced == "autocast")
+    with autocast, caplog.at_level(logging.INFO):
         CachedReference().prepare(policy, together(paths()), iter(()))
     told = [record.message for record in caplog.records]
     assert len(told) == bool(reduced)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -24,7 +24,9 @@ class Reference(ABC):
         frozen: Whether it stays as it is during a run.
     """
 
-    frozen: ClassVar[bool] = True
+    # Without an annotation: jsonargparse evaluates inherited ones among the names of the subclass's file, and where one
+    # is not there it takes any value for every option of that class.
+    frozen = True
 
     def check(self, base: str) -> None:  # noqa: B027  most references need nothing
         """Refuse what can be seen to be wrong before weights or data are read; nothing by default.
