@@ -26,7 +26,8 @@ class Reference(ABC):
         frozen: Whether it stays as it is while the policy is trained.
     """
 
-    # Not annotated: jsonargparse would look for ClassVar in the files of all subclasses, and check none of their types.
+    # Without an annotation: jsonargparse evaluates inherited ones among the names of the subclass's file, and where one
+    # is not there it takes any value for every option of that class.
     frozen = True
 
     def check(self, base: str, lora: LoRA) -> None:  # noqa: B027  most references need nothing
