@@ -142,8 +142,8 @@ class Sample:
         finally:
             if len(file.done) < len(requests):
                 logger.info(
-                    f"{len(file.done)} of {len(requests)} completions are saved in {file.part}; the same command goes "
-                    "on from there"
+                    f"{file.saved()} of {len(requests)} completions are saved in {file.part}; the same command goes on "
+                    "from there"
                 )
 
     def _requests(self) -> tuple[list[Request], dict[str, Any]]:
