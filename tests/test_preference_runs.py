@@ -67,16 +67,30 @@ def test_kills_at_random_moments_leave_the_bytes_of_an_undisturbed_run(tmp_path:
     assert adapter(done) == expected
 
 
-@pytest.mark.parametrize("loss", ["SigmoidLoss", "UnpairedAOTLoss", "SimPOLoss"])
-def test_two_ranks_train_as_one(tmp_path: Path, loss: str) -> None:
+ANCHORED: Settings = {
+    "replay": [{"class_path": "TableSkills", "init_args": {"skills": ["lookup"], "n": 6, "seed": 2}}],
+    "replay_share": 0.5,
+}
+
+
+@pytest.mark.parametrize(
+    ("loss", "data", "steps"),
+    # Rounding grows tenfold every other step under the anchor: 2e-7 after two steps, 3e-6 after four, 2e-5 after eight.
+    [("SigmoidLoss", {}, 8), ("UnpairedAOTLoss", {}, 8), ("SimPOLoss", {}, 8), ("UnpairedAOTLoss", ANCHORED, 4)],
+    ids=["SigmoidLoss", "UnpairedAOTLoss", "SimPOLoss", "anchored"],
+)
+def test_two_ranks_train_as_one(tmp_path: Path, loss: str, data: Settings, steps: int) -> None:
     # Gradient descent: Adam would turn a gradient's rounding around zero into steps of full size.
     plain = {
         "loss": {"class_path": loss},
         "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.3}},
         "schedule": {"class_path": "ConstantSchedule"},
+        **({"anchor": {"coef": 1.0, "text": "both"}} if data else {}),
     }
     alone, together = (
-        load(adapter(complete(tmp_path / name, _settings(tmp_path, plain, **trainer)))["adapter_model.safetensors"])
+        load(
+            adapter(complete(tmp_path / name, _settings(tmp_path, plain, data, **trainer)))["adapter_model.safetensors"]
+        )
         for name, trainer in (("one", {}), ("two", TWO))
     )
     moved = max(float(tensor.abs().max()) for name, tensor in alone.items() if "lora_B" in name)

@@ -70,8 +70,10 @@ def naive_anchor(module: DPOModule, anchor: KLAnchor) -> Tensor:
         with torch.no_grad(), module.policy.peft.disable_adapter():
             base = model(input_ids=ids, use_cache=False).logits[0].log_softmax(-1)
         own = model(input_ids=ids, use_cache=False).logits[0].log_softmax(-1)
-        for at in np.flatnonzero(path.classes == 1)[-anchor.tail_tokens :].tolist():
-            values.append(naive_divergence(anchor.divergence, own[at - 1], base[at - 1], int(path.tokens[at])))
+        values += [
+            naive_divergence(anchor.divergence, own[at - 1], base[at - 1], int(path.tokens[at]))
+            for at in np.flatnonzero(path.classes == 1)[-anchor.tail_tokens :].tolist()
+        ]
     model.set_attn_implementation("lit_align_forest")
     return torch.stack(values).mean()
 
@@ -134,7 +136,7 @@ def test_a_planted_fault_is_caught(exact: DPOModule, monkeypatch: pytest.MonkeyP
 
         monkeypatch.setattr(exact, "_share", by_forest)
     else:
-        monkeypatch.setattr(exact, "_share", lambda loss, scored, counts, step: loss / counts[0])
+        monkeypatch.setattr(exact, "_share", lambda loss, _, counts, __: loss / counts[0])
     try:
         assert not agrees(exact, CUTS[1], plain)
     except (RuntimeError, IndexError):
