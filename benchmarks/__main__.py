@@ -8,6 +8,8 @@ COMMANDS = {
     "dpo": "one DPO step beside TRL's DPOTrainer: time, memory, gradients",
     "forgetting": "skill gained against skill lost: anchor, lower learning rate, replay",
     "smollm2": "the T-Wix recipe on a real model, with and without the anchor: NLL and KL on held-out rows",
+    "sample": "completions a second beside transformers' own generate, one at a time",
+    "smollm2-dpo": "DPO after SFT on a real model: losses, rejected answers and groups on held-out tables of TAT-QA",
     "sft-kl": "one SFT step with the KL anchor beside other libraries: time, memory, gradients",
     "tatqa-negatives": "how well TAT-QA's rejected answers are told from the chosen ones without the question",
 }
@@ -43,6 +45,14 @@ def main(words: list[str]) -> None:
         from benchmarks import smollm2
 
         smollm2.main(rest)
+    elif name == "sample":
+        from benchmarks import sample
+
+        sample.main(rest)
+    elif name == "smollm2-dpo":
+        from benchmarks.smollm2_dpo import command as smollm2_dpo
+
+        smollm2_dpo.main(rest)
     elif name == "sft-kl":
         from benchmarks.sft_kl import command as sft_kl
 

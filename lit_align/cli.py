@@ -20,6 +20,7 @@ from lit_align import __version__
 from lit_align.callbacks.adapter_export import AdapterExport
 from lit_align.callbacks.benchmark import BenchmarkEvaluation
 from lit_align.callbacks.checkpoint import WindowCheckpoint
+from lit_align.callbacks.displacement_guard import DisplacementGuard
 from lit_align.callbacks.progress import WindowProgress
 from lit_align.callbacks.run_record import RunRecord
 from lit_align.checkpoint import AdapterCheckpointIO
@@ -33,9 +34,12 @@ from lit_align.data.sft import SFTDataModule
 from lit_align.data.sources.messages_file import MessagesFile
 from lit_align.data.sources.preference_file import PreferenceFile
 from lit_align.data.sources.prompt_completion_file import PromptCompletionFile
+from lit_align.data.sources.samples import BestOfSamples, RejectedSamples, RightAndWrong
 from lit_align.data.sources.scale_answers import ScalePairs
 from lit_align.data.sources.t_wix import TWix
 from lit_align.data.sources.table_skills import TableSkills
+from lit_align.data.sources.tat_qa.conversations import TATQAAnswers
+from lit_align.data.sources.tat_qa.sampled import SampledNegatives
 from lit_align.data.sources.tat_qa.source import TATQA
 from lit_align.data.sources.tat_qa.symmetric import SymmetricNegatives
 from lit_align.evals.exact_match import ExactMatchBenchmark
@@ -58,9 +62,10 @@ from lit_align.modules.startup import (
 
 # Imported so that configurations may use short names: of these and of all classes that their files define.
 SHORT_NAMES = (
-    AdamW8bit, BenchmarkEvaluation, CosineSchedule, DPOModule, ExactMatchBenchmark, MessagesFile, PairAccuracyBenchmark,
-    PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark, PromptCompletionFile, ReverseKL,
-    ScalePairs, SFTDataModule, SFTModule, SymmetricNegatives, TableSkills, TATQA, TATQABenchmark, TWix,
+    AdamW8bit, BenchmarkEvaluation, BestOfSamples, CosineSchedule, DisplacementGuard, DPOModule, ExactMatchBenchmark,
+    MessagesFile, PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark,
+    PromptCompletionFile, RejectedSamples, ReverseKL, RightAndWrong, SampledNegatives, ScalePairs, SFTDataModule,
+    SFTModule, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -119,13 +124,19 @@ class AlignCLI(LightningCLI):
             raise RefusedSettingsError("the run has no end: set `trainer.max_steps` or `trainer.max_epochs`")
         self._read_ahead("fit")
 
+    def after_fit(self) -> None:
+        """End with the reason of a run that was stopped before its time."""
+        for one in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(one, DisplacementGuard) and one.stopped:
+                logger.warning(one.stopped)
+
     def before_validate(self) -> None:
         """Find what is wrong with the data or a checkpoint before a folder is made."""
         self._read_ahead("validate")
 
     def _read_ahead(self, stage: str) -> None:
         if isinstance(self.model, AlignModule):
-            self.model.reference.check(self.model.base)  # first: the data may take minutes
+            self.model.reference.check(self.model.base, self.model.lora)  # first: the data may take minutes
         path = self._get(self.config_init, "ckpt_path")
         if path is not None and str(path) not in {"best", "last", "hpc"}:
             AdapterCheckpointIO().load_checkpoint(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,6 +14,7 @@ COMMANDS = {
     "fit": "train, and measure before and after",
     "validate": "measure the validation data and the benchmarks",
     "sample": "completions of the base or an adapter for the prompts of a source, into a file",
+    "cache": "show or remove the log-probs that references have on disk",
 }
 
 
@@ -49,8 +50,19 @@ def short_help() -> str:
     )
 
 
+def _cache(words: Sequence[str]) -> int:
+    from lit_align.commands.cache import cache
+
+    return cache(words)
+
+
+QUICK: dict[str, Callable[[Sequence[str]], int]] = {"cache": _cache}
+"""Commands that need neither torch nor a configuration: given the words after their name, they return an exit status;
+a ValueError is a mistake in these words."""
+
+
 def quick_answer(words: Sequence[str]) -> int | None:
-    """Print what needs no parser: short help, version, an unknown command.
+    """Do what needs no parser: short help, version, an unknown command, a quick command.
 
     Returns:
         The exit status, or None where there is a command to run.
@@ -63,6 +75,15 @@ def quick_answer(words: Sequence[str]) -> int | None:
 
         print(f"lit-align {__version__}")  # noqa: T201  the answer
         return 0
+    if words[0] in QUICK:
+        try:
+            return QUICK[words[0]](words[1:])
+        except ValueError as error:
+            complain(str(error))
+            return 2
+        except OSError as error:
+            complain(str(error))
+            return 1
     if words[0] in COMMANDS:
         return None
     if words[0].startswith("-"):

@@ -63,6 +63,7 @@ class TokenForest:
         segments: The tree, in the order of the rows.
         examples: Ids of the examples, in the order in which they were given.
         sources: Name of each example's source.
+        weights: Weight of each example's targets in the NLL; 0 for a replayed one.
         last_rows: Row of each example's last token.
         pair_rows: Hidden rows of the distinct (row, target token) pairs, shape ``(P,)``; the head runs once for each.
         pair_tokens: Target tokens of the pairs, shape ``(P,)``.
@@ -80,6 +81,7 @@ class TokenForest:
     segments: tuple[Segment, ...]
     examples: tuple[str, ...]
     sources: tuple[str, ...]
+    weights: tuple[float, ...]
     last_rows: tuple[int, ...]
     pair_rows: Tensor
     pair_tokens: Tensor
@@ -141,6 +143,7 @@ class TokenForest:
             segments=tuple(trie.segments()),
             examples=tuple(path.example for path in paths),
             sources=tuple(path.source for path in paths),
+            weights=tuple(path.weight for path in paths),
             last_rows=tuple(int(path_rows[-1]) for path_rows in rows_of),
             pair_rows=torch.from_numpy(pairs[0].copy()),
             pair_tokens=torch.from_numpy(pairs[1].copy()),

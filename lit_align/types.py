@@ -32,7 +32,8 @@ class Conversation:
         messages: An optional leading system turn, then user and assistant turns.
         id: Unique within its source; for a file, the file's name and the row (``chat.jsonl:17``).
         source: Name of the source, for reports.
-        group: Conversations of one group share a tree of tokens; empty means that the conversation is alone.
+        group: Conversations of one group share a context (a table, a post), also across sources: they share a tree of
+            tokens, and a split never parts them. Empty means that the conversation is alone.
     """
 
     messages: tuple[Message, ...]

@@ -149,6 +149,20 @@ def test_a_file_of_tat_qa_without_answers_is_refused_and_names_the_one_with_them
         (["--model.loss=SigmodLoss"], ["`model.loss`: `SigmodLoss` is no PreferenceLoss; did you mean `SigmoidLoss`?"]),
         (["--model.reference=FrozenAdapterRefrence"], ["`model.reference`", "did you mean `FrozenAdapterReference`?"]),
         (["--model.reference=FrozenAdapterReference"], ["`model.reference`: FrozenAdapterReference needs `path`"]),
+        (
+            ["--model.reference=FrozenAdapterReference", "--model.reference.path=x", "--model.reference.init=fresh"],
+            ["`model.reference.init`", "one of 'stack', 'continue'", "'fresh'"],
+        ),
+        (["--model.reference=EMAReference", "--model.reference.alpha=0"], ["`model.reference.alpha`", "(0, 1], got 0"]),
+        (["--model.reference=EMAReference", "--model.reference.alpha=1.5"], ["`model.reference.alpha`", "got 1.5"]),
+        (
+            ["--model.reference=EMAReference", "--model.reference.every_n_windows=0"],
+            ["`model.reference.every_n_windows`", "must be at least 1, got 0"],
+        ),
+        (
+            ["--model.reference=EMAReference", "--model.reference.start=EMAReference"],
+            ["`model.reference.start`", "must be a BaseReference or a FrozenAdapterReference"],
+        ),
         (["--model.loss=AOTLoss", "--model.lora.dropout=0.1"], ["`lora.dropout` = 0.1", "AOTLoss", "set it to 0"]),
     ],
     ids=lambda value: value[-1] if isinstance(value[0], str) and value[0].startswith("--") else "",
@@ -218,8 +232,8 @@ def _logged(run: Path, key: str) -> list[str]:
         return [row[key] for row in csv.DictReader(file) if row[key]]
 
 
-def _frozen(folder: str) -> dict[str, Any]:
-    return {"reference": {"class_path": "FrozenAdapterReference", "init_args": {"path": folder}}}
+def _frozen(folder: str, **options: str) -> dict[str, Any]:
+    return {"reference": {"class_path": "FrozenAdapterReference", "init_args": {"path": folder, **options}}}
 
 
 @pytest.fixture
@@ -237,6 +251,45 @@ def _adapter_of(base: str) -> Path:
 def test_an_adapter_that_fits_is_trained_upon(adapter: Path) -> None:
     assert _fit(_lines(GOOD), model=_frozen(str(adapter))) == 0
     assert (RUN / "adapter").is_dir()
+
+
+def test_an_adapter_of_the_same_shape_is_continued_and_left_as_it_is(adapter: Path) -> None:
+    before = contents(adapter)
+    shape = {"lora": {"rank": 2, "alpha": 32, "dropout": 0.1}}
+    assert _fit(_lines(GOOD), model={**_frozen(str(adapter), init="continue"), **shape}) == 0
+    assert contents(adapter) == before
+    own = {
+        name: json.loads((folder / "adapter_config.json").read_text())
+        for name, folder in (("a", RUN / "adapter"), ("b", adapter))
+    }
+    assert own["a"]["target_modules"] == own["b"]["target_modules"]
+    assert (
+        load_file(RUN / "adapter/adapter_model.safetensors").keys()
+        == load_file(adapter / "adapter_model.safetensors").keys()
+    )
+
+
+@pytest.mark.parametrize("average", [False, True], ids=["frozen", "average"])
+def test_an_adapter_of_another_rank_is_not_continued(
+    adapter: Path, average: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = _frozen(str(adapter), init="continue")
+    if average:
+        model = {"reference": {"class_path": "EMAReference", "init_args": {"start": model["reference"]}}}
+    assert _fit(None, model=model) == 1  # the data are not there
+    told = shown_line(capsys)
+    assert "adapter earlier cannot be continued: its rank is 2, and that of `model.lora` 4; set " in told
+    assert "`model.lora.rank: 2`, or `init: stack` for a new adapter on top of it" in told
+    assert not Path("lightning_logs").exists()
+
+
+def test_an_average_is_logged_when_it_moves_and_then_alone() -> None:
+    words = ["--model.reference=EMAReference", "--model.reference.every_n_windows=2", "--trainer.max_steps=5"]
+    assert _fit(_lines(*[{**GOOD, "prompt": f"Give profit {year} ."} for year in range(12)]), *words) == 0
+    assert _logged(RUN, "train/reference/updates") == ["1.0", "2.0"]
+    assert all(0 < float(gap) < 1 for gap in _logged(RUN, "train/reference/ema_gap"))
+    with (RUN / "metrics.csv").open(encoding="utf-8") as file:
+        assert [row["step"] for row in csv.DictReader(file) if row["train/reference/updates"]] == ["1", "3"]
 
 
 def test_an_adapter_of_another_base_is_refused_before_the_data_are_read(

@@ -17,7 +17,7 @@ import yaml
 from parsing import parsed
 
 from lit_align import __version__, cli
-from lit_align.cli_answers import COMMANDS, read_given
+from lit_align.cli_answers import COMMANDS, QUICK, read_given
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = str(ROOT / "configs" / "quickstart.yaml")
@@ -258,7 +258,7 @@ def test_the_short_help_names_every_command(words: list[str], capsys: pytest.Cap
     assert cli.main(words) == 0
     shown = capsys.readouterr().out
     assert all(f"\n  {name} " in shown for name in COMMANDS)
-    assert set(COMMANDS) == {*cli.AlignCLI.subcommands(), *cli.COMMAND_CLASSES}
+    assert set(COMMANDS) == {*cli.AlignCLI.subcommands(), *cli.COMMAND_CLASSES, *QUICK}
 
 
 def test_the_help_of_a_command_says_what_our_options_are_for(capsys: pytest.CaptureFixture[str]) -> None:
@@ -330,8 +330,10 @@ _HEAVY = {"peft", "bitsandbytes", "datasets", "transformers.modeling_utils"}
         (["--help"], 0, "usage:"),
         ([], 0, "usage:"),
         (["fitt"], 2, "`fit`"),
+        (["cache", "ls"], 0, "no reference cache in lightning_logs"),
+        (["cache", "lss"], 2, "did you mean `ls`?"),
     ],
-    ids=["--version", "--help", "nothing", "fitt"],
+    ids=["--version", "--help", "nothing", "fitt", "cache ls", "cache lss"],
 )
 def test_an_answer_that_needs_no_parser_comes_without_torch(words: list[str], status: int, said: str) -> None:
     done, seconds = _process(_LEFT_LOADED, *words)

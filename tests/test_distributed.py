@@ -69,6 +69,20 @@ def test_two_ranks_train_as_one(tmp_path: Path, name: str, data: Settings) -> No
     assert together["adapter_config.json"] == alone["adapter_config.json"]
 
 
+def test_two_ranks_average_as_one(tmp_path: Path) -> None:
+    reference = {"class_path": "EMAReference", "init_args": {"every_n_windows": 2}}
+    states = []
+    for name, trainer in (("one", {"devices": 1}), ("two", TWO)):
+        settings = _plain({"window": 7, "token_budget": 160, "replay_share": 0.5}, trainer)
+        settings["model"]["init_args"]["reference"] = reference
+        run = complete(tmp_path / name, settings)
+        states.append(torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["lit_align"]["reference"])
+    alone, together = (state["weights"] for state in states)
+    assert [state["updates"] for state in states] == [2, 2]
+    assert max(float(tensor.abs().max()) for name, tensor in alone.items() if "lora_B" in name) > 1e-3
+    assert max(float((alone[k] - together[k]).abs().max() / alone[k].abs().max()) for k in alone) < 1e-5
+
+
 def test_a_run_of_two_ranks_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     # With dropout: each rank has random numbers of its own, at another place after forests of other sizes.
     settings = small(data={"token_budget": 160, "window": 7}, trainer={**TWO, "max_steps": 8})

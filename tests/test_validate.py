@@ -68,11 +68,22 @@ CONFIG: dict[str, Any] = {
 }
 
 
+CONTINUED = {
+    "class_path": "FrozenAdapterReference",
+    "init_args": {"path": "package:lit_align/assets/tiny_qwen3_undecided", "init": "continue"},
+}
+AVERAGE = {"class_path": "EMAReference", "init_args": {"every_n_windows": 1, "start": CONTINUED}}
+
+
 @pytest.fixture
-def fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def fitted(request: pytest.FixtureRequest) -> str:
     """Name of the configuration of a finished run, whose folder is the current one."""
-    monkeypatch.chdir(tmp_path)
-    Path("run.yaml").write_text(yaml.safe_dump(CONFIG), encoding="utf-8")
+    config = deepcopy(CONFIG)
+    if reference := getattr(request, "param", None):
+        [benchmark] = config["trainer"]["callbacks"][0]["init_args"]["benchmarks"]
+        config["model"]["init_args"].update(reference=reference, lora={"rank": 8, "alpha": 16})
+        benchmark["init_args"]["reference"] = reference
+    Path("run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     main(["fit", "-c", "run.yaml"])
     return "run.yaml"
 
@@ -83,6 +94,7 @@ def _scores(version: int, phase: str) -> dict[str, dict[str, float]]:
     return {row["id"]: row["scores"] for row in rows if row["phase"] == phase}
 
 
+@pytest.mark.parametrize("fitted", [None, CONTINUED, AVERAGE], ids=["stack", "continue", "average"], indirect=True)
 def test_validate_measures_what_the_fit_measured_at_its_end(fitted: str, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert not main(["validate", "-c", fitted, f"--ckpt_path={RUN}/version_0/checkpoints/last.ckpt"])

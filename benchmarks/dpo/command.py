@@ -16,6 +16,7 @@ Peers, all TRL's own DPOTrainer, driven through its collator, `compute_loss` and
   TRL DPOTrainer      its defaults: gradient checkpointing (gc), reference run in each step
   ..., no gc          without checkpointing
   ..., no gc, reference precomputed   its fastest; its pass over the reference before training is not counted
+The rows with "reference cached" are ours with CachedReference: reading it is counted, the pass that filled it is not.
 On a CPU, TRL's head would score every position; `trl.trainer.utils._use_triton` is patched so that it scores those of
 answers alone, as it does on a GPU.
 """
@@ -84,6 +85,19 @@ def time_cases(shape: ModelShape, rows: dict[str, MadePairs], rounds: int) -> li
     ]
 
 
+def cached_cases(shape: ModelShape, rows: dict[str, MadePairs], rounds: int) -> list[Case[PairWorkload]]:
+    """The same with the reference's log-probs from a cache, beside TRL's defaults and TRL's precomputed reference."""
+    goals = dict(zip(rows, ((0.33, TOLERANCE), (0.10, TOLERANCE), (0.50, LONG_ANSWERS)), strict=True))
+    return [
+        Case(
+            f"{name}, reference cached", (_workload(shape, pairs),), Ours(cached=True), (DEFAULTS, PRECOMPUTED),
+            {DEFAULTS.name: goal}, rounds, tolerance,
+        )
+        for name, (goal, tolerance) in goals.items()
+        for pairs in [rows[name]]
+    ]  # fmt: skip
+
+
 def memory_cases(shape: ModelShape, rows: dict[str, MadePairs]) -> list[Case[PairWorkload]]:
     """The cases whose peak memory is measured."""
     goals = dict(zip(rows, ((0.60, TOLERANCE), (0.15, TOLERANCE), (0.60, LONG_ANSWERS)), strict=True))
@@ -107,7 +121,7 @@ def _workload(shape: ModelShape, pairs: MadePairs) -> PairWorkload:
 
 
 def main(arguments: list[str]) -> None:
-    """Measure, print the tables, write them to ``dpo.md`` and ``dpo.json``.
+    """Measure, print the tables, write them to ``dpo.md`` and ``dpo.json`` (``dpo_cached.md`` for that part alone).
 
     Args:
         arguments: The command line after ``dpo``; ``--help`` explains.
@@ -131,7 +145,7 @@ def main(arguments: list[str]) -> None:
     if "time" in options.parts:
         settings["real tables"] = _add_tables(cases, timed, options)
     report = Report(
-        name="dpo",
+        name="dpo" if {*options.parts} == {"time", "cached", "memory"} else "_".join(["dpo", *options.parts]),
         title="One DPO step: lit_align beside TRL's DPOTrainer",
         machine=machine(),
         versions=versions(PACKAGES),
@@ -143,6 +157,9 @@ def main(arguments: list[str]) -> None:
     )
     if "time" in options.parts:
         report.time += in_own_process(ONE_THREAD | KEEP_MEMORY | NO_BARS, measure_time, cases)
+    if "cached" in options.parts:
+        cached = cached_cases(timed, made_pairs(timed.vocabulary, options.part), options.rounds)
+        report.time += in_own_process(ONE_THREAD | KEEP_MEMORY | NO_BARS, measure_time, cached)
     if "memory" in options.parts:
         for case in memory_cases(large, made_pairs(large.vocabulary, options.part)):
             report.memory += case.memory(too_large="set a smaller --part, or --parts time")
@@ -204,8 +221,12 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    both = ["time", "memory"]
-    add("--parts", nargs="+", choices=both, default=both, help="default: both; the files hold the parts of this run")
+    parts = ["time", "cached", "memory"]
+    add(
+        "--parts", nargs="+", choices=parts, default=parts,
+        help="cached is time with ours reading the reference from a cache; default: all, written to dpo.md; fewer are "
+        "written to files that are named after them",
+    )  # fmt: skip
     add("--rounds", type=int, default=15, help="counted rounds of time, at least 6; default %(default)s")
     add("--tatqa", type=Path, help="tatqa_dataset_dev.json or another file of TAT-QA with answers, for real tables")
     add(

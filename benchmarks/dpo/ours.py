@@ -12,22 +12,33 @@ from benchmarks.contender import Contender, PreparedStep, fill
 from benchmarks.dpo.pairs import PairWorkload
 from lit_align.losses.preference.sigmoid import SigmoidLoss
 from lit_align.models.loading import LoRA, Weights
+from lit_align.models.reference import CachedReference
 from lit_align.modules.dpo import DPOModule
 
 
 @dataclass(frozen=True)
 class Ours(Contender[PairWorkload]):
-    """``DPOModule.window_losses`` and backward, forest by forest; packing and building forests is part of the step."""
+    """``DPOModule.window_losses`` and backward, forest by forest; packing and building forests is part of the step.
+
+    Attributes:
+        cached: The reference's log-probs come from a cache on disk, which the first step fills; reading it is part of
+            the step.
+    """
+
+    cached: bool = False
 
     @property
     def name(self) -> str:
         """See :class:`~benchmarks.contender.Contender`."""
-        return "lit_align"
+        return "lit_align" + (", reference cached" if self.cached else "")
 
     def prepare(self, workload: PairWorkload, base: str) -> PreparedStep:
         """See :class:`~benchmarks.contender.Contender`."""
         lora = LoRA(rank=workload.rank, alpha=2 * workload.rank)
-        module = DPOModule(base, Weights(dtype="float32"), lora, loss=SigmoidLoss(beta=workload.beta))
+        reference = CachedReference(folder=f"{base}/cache") if self.cached else None
+        module = DPOModule(
+            base, Weights(dtype="float32"), lora, reference=reference, loss=SigmoidLoss(beta=workload.beta)
+        )
         module.configure_model()
         module.train()
         sources = tuple(dict.fromkeys(path.source for pair in workload.rows.pairs() for path in pair))

@@ -57,8 +57,10 @@ class WindowCheckpoint(Checkpoint):
     ) -> None:
         """Save if it is time, if this was the last window, or if the user wants to stop."""
         # Here and not at the end of the fit: Lightning's counters stand between two windows now, as a resume needs it.
-        ended = trainer.global_step == trainer.max_steps or (
-            trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
+        ended = (
+            trainer.should_stop  # another callback ends the run in this window
+            or trainer.global_step == trainer.max_steps
+            or (trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs)
         )
         # The ranks hear Ctrl-C in different windows, but must save and stop in the same one.
         stop = trainer.strategy.reduce_boolean_decision(self._stopping, all=False)

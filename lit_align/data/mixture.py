@@ -49,17 +49,19 @@ def messages_hash(messages: Sequence[Message]) -> str:
 def split(
     conversations: Iterable[Conversation], val_fraction: float, seed: int
 ) -> tuple[list[Conversation], list[Conversation]]:
-    """Divide conversations into training and validation by what is said in them.
+    """Divide conversations into training and validation by their groups, and by what is said in those without one.
 
-    A conversation's side depends on its texts, the fraction and the seed alone: not on its position, its id, or which
-    others are there. So duplicates are always on one side, and sampling, shuffling or adding rows moves no
+    A group is never parted; its side depends on its name, the fraction and the seed alone, as that of a group of pairs
+    does. So does the side of a conversation without a group, with its texts for a name: not on its position, its id, or
+    which others are there. So its duplicates are always on one side, and sampling, shuffling or adding rows moves no
     conversation from one side to the other. A larger fraction with the same seed keeps all that a smaller one held
     out. The price: the fraction holds in expectation, and a small set may have an empty side, which is for the caller
-    to check. Only whole conversations are compared: one prompt with two different answers may be on both sides.
+    to check. Only whole conversations are compared: one prompt with two different answers may be on both sides, and so
+    may one conversation in two groups.
 
     Args:
         conversations: Any number of conversations; the order is kept on each side.
-        val_fraction: Expected share of distinct conversations in validation, in [0, 1); 0 holds out nothing.
+        val_fraction: Expected share of groups and distinct conversations in validation, in [0, 1); 0 holds out nothing.
         seed: Any integer; another seed is another division.
 
     Returns:
@@ -77,17 +79,17 @@ def split(
     train: list[Conversation] = []
     val: list[Conversation] = []
     for conversation in conversations:
-        (val if is_held_out(content_hash(conversation), val_fraction, seed) else train).append(conversation)
+        (val if is_held_out(group_of(conversation), val_fraction, seed) else train).append(conversation)
     return train, val
 
 
-def group_of(pair: PreferencePair) -> str:
-    """Name what the split never parts: the group of a pair, or the prompt of one that stands alone.
+def group_of(one: Conversation | PreferencePair) -> str:
+    """Name what the split never parts: a group, or what stands alone: the prompt of a pair, a whole conversation.
 
     Args:
-        pair: Any pair.
+        one: Any conversation or pair.
     """
-    return pair.group or messages_hash(pair.prompt)
+    return one.group or (content_hash(one) if isinstance(one, Conversation) else messages_hash(one.prompt))
 
 
 def is_held_out(name: str, val_fraction: float, seed: int) -> bool:

@@ -21,8 +21,12 @@ class Plan(Protocol):
         """Optimizer steps of one pass over the data."""
 
     @property
-    def most_members(self) -> int:
-        """No window has more members."""
+    def most_trained(self) -> int:
+        """No window has more trained members."""
+
+    @property
+    def most_replayed(self) -> int:
+        """No window has more members that carry the anchor alone; one may occur several times."""
 
     def trained_in(self, window: int) -> list[int]:
         """Trained members of a window, numbered from 0 over the whole run."""
@@ -35,7 +39,8 @@ class Plan(Protocol):
 class WindowPlan:
     """The members of each window of a run, computed from its number alone.
 
-    An epoch goes once through the trained conversations in an order of its own; its last window may be shorter.
+    An epoch goes once through the trained conversations in an order of its own; its last window may be shorter. Those
+    of a group stand side by side in it, so that they meet in one window, or in two where a window ends among them.
     Replayed conversations come on top, ``replay_share`` for each trained one, from an endless sequence of shuffled
     passes of their own.
 
@@ -45,6 +50,8 @@ class WindowPlan:
         window: Trained conversations a window, over all ranks, > 0.
         replay_share: Replayed conversations per trained one, >= 0.
         seed: Seed of the orders.
+        leaders: For each trained conversation the number of the first of its group, its own where it stands alone;
+            empty where all do.
 
     Example:
         >>> plan = WindowPlan(trained=5, replayed=3, window=2, replay_share=0.5, seed=0)
@@ -52,6 +59,9 @@ class WindowPlan:
         (3, [2, 2, 1])
         >>> [len(plan.replayed_in(window)) for window in range(3)]
         [1, 1, 0]
+        >>> plan = WindowPlan(6, 0, window=3, replay_share=0.0, seed=0, leaders=(0, 1, 0, 1, 0, 1))
+        >>> [plan.trained_in(window) for window in range(2)]
+        [[0, 2, 4], [1, 3, 5]]
     """
 
     trained: int
@@ -59,6 +69,7 @@ class WindowPlan:
     window: int
     replay_share: float
     seed: int
+    leaders: tuple[int, ...] = ()
 
     @property
     def windows_per_epoch(self) -> int:
@@ -66,29 +77,40 @@ class WindowPlan:
         return math.ceil(self.trained / self.window)
 
     @property
-    def most_members(self) -> int:
+    def most_trained(self) -> int:
         """See :class:`Plan`."""
-        return min(self.trained + self.replayed, self.window + math.ceil(self.window * self.replay_share))
+        return min(self.trained, self.window)
+
+    @property
+    def most_replayed(self) -> int:
+        """See :class:`Plan`."""
+        return math.ceil(self.replay_share * self.most_trained)
 
     def trained_in(self, window: int) -> list[int]:
         """Trained conversations of a window, numbered from 0 over the whole run."""
         epoch, at = divmod(window, self.windows_per_epoch)
         order = _order(self.trained, self.seed, epoch, "trained")
+        if self.leaders:
+            # Each at its leader's place; argsort of a permutation is its inverse, the places.
+            order = order.argsort()[np.array(self.leaders)].argsort(kind="stable")
         return [int(index) for index in order[at * self.window : (at + 1) * self.window]]
 
     def replayed_in(self, window: int) -> list[int]:
         """Replayed conversations of a window."""
-        if not self.replayed:
-            return []
-        first, last = (math.floor(self.replay_share * self._trained_before(w) + 1e-9) for w in (window, window + 1))
-        return [
-            int(_order(self.replayed, self.seed, i // self.replayed, "replayed")[i % self.replayed])
-            for i in range(first, last)
-        ]
+        before, after = self._trained_before(window), self._trained_before(window + 1)
+        return _replayed_between(before, after, self.replay_share, self.replayed, self.seed)
 
     def _trained_before(self, window: int) -> int:
         epoch, at = divmod(window, self.windows_per_epoch)
         return epoch * self.trained + min(at * self.window, self.trained)
+
+
+def _replayed_between(before: int, after: int, share: float, size: int, seed: int) -> list[int]:
+    """What is replayed while the number of trained examples goes from ``before`` to ``after``."""
+    if not size:
+        return []
+    first, last = (math.floor(share * trained + 1e-9) for trained in (before, after))
+    return [int(_order(size, seed, i // size, "replayed")[i % size]) for i in range(first, last)]
 
 
 @lru_cache(maxsize=8)
@@ -104,21 +126,28 @@ class GroupPlan:
     The groups go by in an order of the epoch; a window closes at the group that brings the running count of the epoch
     to the next multiple of the window's size or over. That size is the number asked for or a little more,
     :math:`n / \lfloor n / w \rfloor`, so that every epoch has the same number of windows, none of them empty.
+    Replayed conversations come on top, as in :class:`WindowPlan`: ``replay_share`` for each of what the groups hold.
 
     Attributes:
         counts: What each group holds, > 0 and at most ``window`` each.
         window: What a window should hold, over all ranks, > 0.
         seed: Seed of the orders.
+        replayed: Number of conversations to replay, >= 0.
+        replay_share: Replayed conversations per pair, >= 0.
 
     Example:
-        >>> plan = GroupPlan(counts=(2, 2, 2, 2, 1), window=4, seed=0)
+        >>> plan = GroupPlan(counts=(2, 2, 2, 2, 1), window=4, seed=0, replayed=3, replay_share=0.5)
         >>> plan.windows_per_epoch, [sum(plan.counts[i] for i in plan.trained_in(w)) for w in range(2)]
         (2, [5, 4])
+        >>> [len(plan.replayed_in(window)) for window in range(3)]
+        [2, 2, 2]
     """
 
     counts: tuple[int, ...]
     window: int
     seed: int
+    replayed: int = 0
+    replay_share: float = 0.0
 
     @property
     def windows_per_epoch(self) -> int:
@@ -126,22 +155,39 @@ class GroupPlan:
         return max(1, sum(self.counts) // self.window)
 
     @property
-    def most_members(self) -> int:
+    def most_trained(self) -> int:
         """See :class:`Plan`."""
         return len(self.counts)
+
+    @property
+    def most_replayed(self) -> int:
+        """See :class:`Plan`."""
+        # A window begins and ends less than a group behind a multiple of its size.
+        held = sum(self.counts) / self.windows_per_epoch + max(self.counts, default=0)
+        return math.ceil(self.replay_share * held)
 
     def trained_in(self, window: int) -> list[int]:
         """Groups of a window."""
         epoch, at = divmod(window, self.windows_per_epoch)
+        order, _, windows = self._epoch(epoch)
+        return [int(group) for group in order[windows == at]]
+
+    def replayed_in(self, window: int) -> list[int]:
+        """Replayed conversations of a window."""
+        before, after = self._trained_before(window), self._trained_before(window + 1)
+        return _replayed_between(before, after, self.replay_share, self.replayed, self.seed)
+
+    def _trained_before(self, window: int) -> int:
+        epoch, at = divmod(window, self.windows_per_epoch)
+        _, counts, windows = self._epoch(epoch)
+        return epoch * sum(self.counts) + int(counts[windows < at].sum())
+
+    def _epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Groups in the order of an epoch, what each holds, and its window in the epoch."""
         order = _order(len(self.counts), self.seed, epoch, "trained")
         counts = np.array(self.counts, np.int64)[order]
         before = counts.cumsum() - counts
-        return [int(group) for group in order[before * self.windows_per_epoch // counts.sum() == at]]
-
-    def replayed_in(self, window: int) -> list[int]:
-        """Nothing is replayed."""
-        del window
-        return []
+        return order, counts, before * self.windows_per_epoch // counts.sum()
 
 
 def share_out(sizes: Sequence[int], ranks: int) -> list[list[int]]:

@@ -12,11 +12,11 @@ from lit_align.data.lengths import Lengths
 from lit_align.data.mixture import group_of, is_held_out
 from lit_align.data.packing import GroupPlan
 from lit_align.data.pair_tokenising import PairTokenising
-from lit_align.data.tokenising import BadRows
-from lit_align.data.window_module import WindowDataModule
+from lit_align.data.tokenising import BadRows, Tokenising
+from lit_align.data.window_module import WindowDataModule, refuse_mixture
 from lit_align.data.windows import Tree
 from lit_align.tokenizer import load_tokenizer
-from lit_align.types import PairSource, PreferencePair
+from lit_align.types import ConversationSource, PairSource, PreferencePair
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +34,16 @@ class PreferenceDataModule(WindowDataModule):
         sources: Where the pairs come from.
         val_sources: Where validation pairs come from; none splits ``val_fraction`` off ``sources``.
         val_fraction: Share of the groups of ``sources`` for validation, by a hash of their names, in [0, 1).
+        replay: Where replayed conversations come from; all their answers carry ``model.anchor``, no pair loss.
+        replay_share: Replayed conversations per pair, on top of the window, >= 0.
         window: Pairs an optimizer step, over all ranks, > 0.
         token_budget: Tokens a forest (one forward and backward pass), > 0; sets the memory, not the result.
         lengths: Token limits of prompt and answer; a pair of which one answer is dropped is dropped.
         thinking: The template's thinking switch for prompts.
         bad_rows: What a row does that its source cannot read (a missing column, a blank answer), whose answers are
             equal, or that the chat format refuses (a control token in a text, roles out of order): ``stop`` the run
-            with its name, or be counted and left out (``drop``). A broken file of ``TATQA`` stops the run in any case.
+            with its name, or be counted and left out (``drop``). A broken file of ``TATQA`` or of samples stops
+            the run in any case.
         split_seed: Seed of the split, apart from ``seed`` so that runs with several seeds have one validation set.
         seed: Seed of the order.
         workers: Processes that build forests ahead.
@@ -61,6 +64,8 @@ class PreferenceDataModule(WindowDataModule):
         sources: list[PairSource] | None = None,
         val_sources: list[PairSource] | None = None,
         val_fraction: float = 0.0,
+        replay: list[ConversationSource] | None = None,
+        replay_share: float = 0.0,
         window: int = 32,
         token_budget: int = 8192,
         lengths: Lengths = Lengths(),
@@ -71,14 +76,12 @@ class PreferenceDataModule(WindowDataModule):
         workers: int = 0,
     ) -> None:
         super().__init__(token_budget, workers)
-        if window <= 0:
-            raise ValueError(f"`data.window` must be > 0, got {window}")
-        if not 0 <= val_fraction < 1:
-            raise ValueError(f"`data.val_fraction` must be in [0, 1), got {val_fraction}")
+        refuse_mixture(window, val_fraction, replay or [], replay_share)
         if not sources:
             raise ValueError("`data.sources` is empty: name at least one source of preference pairs")
-        self.base, self.sources, self.val_sources = base, sources, val_sources or []
-        self.val_fraction, self.window, self.lengths, self.thinking = val_fraction, window, lengths, thinking
+        self.base, self.sources, self.val_sources, self.replay = base, sources, val_sources or [], replay or []
+        self.val_fraction, self.replay_share, self.window = val_fraction, replay_share, window
+        self.lengths, self.thinking = lengths, thinking
         self.bad_rows, self.split_seed, self.seed = bad_rows, split_seed, seed
         self.chat: ChatFormat
         self.trained_groups: frozenset[str] = frozenset()
@@ -105,6 +108,8 @@ class PreferenceDataModule(WindowDataModule):
         self._trained = parts["training"].trees(trained)
         wanted = validation or self.val_sources  # all of whose rows may have been refused
         self._validation = parts["validation"].trees(validation) if wanted else []
+        if self.replay:
+            self._replayed = self._replay_trees()
         plan = self._plan
         sizes = Counter(
             sum(plan.counts[group] for group in plan.trained_in(window)) for window in range(plan.windows_per_epoch)
@@ -120,12 +125,17 @@ class PreferenceDataModule(WindowDataModule):
 
         return [pair for source in self.sources for pair in source.usable(keep, refuse)]
 
+    def _replay_trees(self) -> list[Tree]:
+        part = Tokenising(self.chat, self.lengths, "all", self.token_budget, 0.0, self.bad_rows, "replay")
+        return part.trees(part.drawn(self.replay))
+
     def _tokenising(self, part: str) -> PairTokenising:
         return PairTokenising(self.chat, self.lengths, self.window, self.token_budget, self.bad_rows, part)
 
     @property
     def _plan(self) -> GroupPlan:
-        return GroupPlan(_counts(self._trained), self.window, self.seed)
+        counts = _counts(self._trained)
+        return GroupPlan(counts, self.window, self.seed, len(self._replayed), self.replay_share)
 
     @property
     def _validation_plan(self) -> GroupPlan:
@@ -143,6 +153,7 @@ class PreferenceDataModule(WindowDataModule):
             "data": self._fingerprint,
             "data.window": str(self.window),
             "data.token_budget": str(self.token_budget),
+            "data.replay_share": str(self.replay_share),
             "data.seed": str(self.seed),
         }
 

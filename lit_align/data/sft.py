@@ -8,10 +8,11 @@ from typing import Literal
 
 from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths
-from lit_align.data.mixture import split
+from lit_align.data.mixture import group_of, split
 from lit_align.data.packing import WindowPlan
 from lit_align.data.tokenising import BadRows, Tokenising
-from lit_align.data.window_module import WindowDataModule
+from lit_align.data.window_module import WindowDataModule, refuse_mixture
+from lit_align.data.windows import Tree
 from lit_align.tokenizer import load_tokenizer
 from lit_align.types import Conversation, ConversationSource
 
@@ -21,11 +22,14 @@ logger = logging.getLogger(__name__)  # the command keeps all ranks but the firs
 class SFTDataModule(WindowDataModule):
     """Windows of conversations for SFT, packed into token forests.
 
+    The conversations of a group (the questions about one table) share their context: a group is never parted by the
+    split, and its conversations stand side by side in the order of an epoch, so that they meet in a window.
+
     Args:
         base: The base whose tokenizer and chat template are used; linked to ``model.base``.
         sources: Where the trained conversations come from.
         val_sources: Where the validation conversations come from; none splits ``val_fraction`` off ``sources``.
-        val_fraction: Share of ``sources`` for validation, by content hash, in [0, 1).
+        val_fraction: Share of ``sources`` for validation, by a hash of the group or of the content, in [0, 1).
         replay: Where the replayed conversations come from; their answers carry the anchor, no NLL.
         replay_share: Replayed conversations per trained one, on top of the window, >= 0.
         window: Trained conversations an optimizer step, over all ranks, > 0.
@@ -39,6 +43,9 @@ class SFTDataModule(WindowDataModule):
         split_seed: Seed of the split, apart from ``seed`` so that runs with several seeds have one validation set.
         seed: Seed of the order.
         workers: Processes that build forests ahead.
+
+    Attributes:
+        trained_groups: Groups on the training side of the split, once the conversations are read.
 
     Raises:
         ValueError: A value is out of its range; a source's row breaks a rule; no example is left; an example is over
@@ -66,33 +73,24 @@ class SFTDataModule(WindowDataModule):
         workers: int = 0,
     ) -> None:
         super().__init__(token_budget, workers)
-        for name, value, holds, rule in (
-            ("window", window, window > 0, "> 0"),
-            ("replay_share", replay_share, replay_share >= 0, ">= 0"),
-            ("val_fraction", val_fraction, 0 <= val_fraction < 1, "in [0, 1)"),
-        ):
-            if not holds:
-                raise ValueError(f"`data.{name}` must be {rule}, got {value}")
+        refuse_mixture(window, val_fraction, replay or [], replay_share)
         if not sources:
             raise ValueError("`data.sources` is empty: name at least one source of conversations")
-        if bool(replay) != (replay_share > 0):
-            raise ValueError(
-                f"`data.replay` ({len(replay or [])} sources) and `data.replay_share` ({replay_share}) go together: "
-                "set both or none"
-            )
         self.base, self.sources, self.val_sources, self.replay = base, sources, val_sources or [], replay or []
         self.val_fraction, self.replay_share, self.window = val_fraction, replay_share, window
         self.lengths, self.turns, self.thinking = lengths, turns, thinking
         self.bad_rows, self.split_seed, self.seed = bad_rows, split_seed, seed
         self.chat: ChatFormat
+        self.trained_groups: frozenset[str] = frozenset()
 
     @property
     def _plan(self) -> WindowPlan:
-        return WindowPlan(len(self._trained), len(self._replayed), self.window, self.replay_share, self.seed)
+        trained, replayed = self._trained, self._replayed
+        return WindowPlan(len(trained), len(replayed), self.window, self.replay_share, self.seed, _leaders(trained))
 
     @property
     def _validation_plan(self) -> WindowPlan:
-        return WindowPlan(len(self._validation), 0, self.window, 0.0, 0)
+        return WindowPlan(len(self._validation), 0, self.window, 0.0, 0, _leaders(self._validation))
 
     def setup(self, stage: str) -> None:
         """Read, split and tokenise all conversations, once; says what was kept, cut and dropped."""
@@ -113,20 +111,17 @@ class SFTDataModule(WindowDataModule):
                 f"`data.val_fraction` = {self.val_fraction} holds out none of {len(sides['training'])} conversations; "
                 "raise it, name `data.val_sources`, or set it to 0"
             )
-        sides["validation"] += self._drawn(self.val_sources, parts["validation"])
+        self.trained_groups = frozenset(group_of(one) for one in sides["training"])
+        sides["validation"] += parts["validation"].drawn(self.val_sources)
         self._trained = parts["training"].trees(sides["training"])
         wanted = sides["validation"] or self.val_sources  # all of whose rows may have been refused
         self._validation = parts["validation"].trees(sides["validation"]) if wanted else []
         if self.replay:
             part = self._tokenising("replay", 0.0)
-            self._replayed = part.trees(self._drawn(self.replay, part))
+            self._replayed = part.trees(part.drawn(self.replay))
 
     def _tokenising(self, part: str, weight: float) -> Tokenising:
         return Tokenising(self.chat, self.lengths, self.turns, self.token_budget, weight, self.bad_rows, part)
-
-    @staticmethod
-    def _drawn(sources: Sequence[ConversationSource], part: Tokenising) -> list[Conversation]:
-        return [one for source in sources for one in source.draw(source.usable(part.refuse), part.trained_tokens)]
 
     def identity(self) -> dict[str, str]:
         """Fingerprint of the tokens, and what decides which of them share a window."""
@@ -137,3 +132,10 @@ class SFTDataModule(WindowDataModule):
             "data.replay_share": str(self.replay_share),
             "data.seed": str(self.seed),
         }
+
+
+def _leaders(trees: Sequence[Tree]) -> tuple[int, ...]:
+    """For each tree the number of the first of its group; nothing where no tree has one."""
+    first: dict[str, int] = {}
+    leaders = [first.setdefault(tree.group, number) if tree.group else number for number, tree in enumerate(trees)]
+    return tuple(leaders) if first else ()

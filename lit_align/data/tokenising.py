@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -12,7 +12,7 @@ from lit_align.data.lengths import Lengths, prompt_size
 from lit_align.data.windows import Tree
 from lit_align.forest import TokenClass
 from lit_align.trie import shared_size
-from lit_align.types import Conversation
+from lit_align.types import Conversation, ConversationSource
 
 BadRows = Literal["stop", "drop"]
 
@@ -44,6 +44,10 @@ class Tokenising:
         self._budget, self._weight, self._bad_rows = token_budget, weight, bad_rows
         self._trees: dict[int, tuple[Conversation, Tree | None]] = {}
         self._report = LengthReport(part, lengths)
+
+    def drawn(self, sources: Sequence[ConversationSource]) -> list[Conversation]:
+        """What each source draws of its usable rows."""
+        return [one for source in sources for one in source.draw(source.usable(self.refuse), self.trained_tokens)]
 
     def trained_tokens(self, conversation: Conversation) -> int:
         """Answer tokens that a conversation brings into training; 0 if nothing of it fits."""
@@ -99,5 +103,4 @@ class Tokenising:
                 "raise the budget or lower `data.lengths.max_length`"
             )
         size = shared_size([path.tokens for path in paths])
-        group = f"{source}/{conversation.group}" if conversation.group else ""
-        return Tree(conversation.id, tuple(paths), size, group)
+        return Tree(conversation.id, tuple(paths), size, conversation.group)

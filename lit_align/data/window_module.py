@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import signal
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import cycle, islice
 from typing import Any, ClassVar
 
 import lightning as L  # noqa: N812  the name that its users know
@@ -17,7 +19,8 @@ from torch.utils.data import DataLoader
 
 from lit_align.data.packing import Plan, WindowSampler
 from lit_align.data.windows import Tree, WindowDataset
-from lit_align.forest import TokenForest, Window
+from lit_align.forest import TokenForest, TokenPath, Window
+from lit_align.types import ConversationSource
 
 
 def _as_it_is(window: Any) -> Any:
@@ -28,6 +31,36 @@ def _leave_interrupts_to_the_trainer(worker: int) -> None:
     # A terminal sends Ctrl-C to all processes; the window that is being computed needs its workers to the end.
     del worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def refuse_mixture(window: int, val_fraction: float, replay: Sequence[ConversationSource], replay_share: float) -> None:
+    """Refuse numbers that make no windows.
+
+    Args:
+        window: ``data.window``.
+        val_fraction: ``data.val_fraction``.
+        replay: ``data.replay``.
+        replay_share: ``data.replay_share``.
+
+    Raises:
+        ValueError: Names the option, its value and its rule.
+    """
+    for name, value, holds, rule in (
+        ("window", window, window > 0, "> 0"),
+        ("replay_share", replay_share, replay_share >= 0, ">= 0"),
+        ("val_fraction", val_fraction, 0 <= val_fraction < 1, "in [0, 1)"),
+    ):
+        if not holds:
+            raise ValueError(f"`data.{name}` must be {rule}, got {value}")
+    if bool(replay) != (replay_share > 0):
+        raise ValueError(
+            f"`data.replay` ({len(replay)} sources) and `data.replay_share` ({replay_share}) go together: set both "
+            "or none"
+        )
+
+
+def _longest_first(trees: Iterable[Tree]) -> list[Tree]:
+    return sorted(trees, key=lambda tree: (-tree.size, tree.name))
 
 
 class WindowDataModule(L.LightningDataModule, ABC):
@@ -79,6 +112,11 @@ class WindowDataModule(L.LightningDataModule, ABC):
         sampler = WindowSampler(self.windows_per_epoch, lambda: trainer.global_step)
         return self._loader(self._dataset(self._trained, self._replayed, self._plan), sampler)
 
+    def training_windows(self) -> Iterator[Window]:
+        """This rank's part of each training window of the first epoch, in their order; each is built when asked for."""
+        dataset = self._dataset(self._trained, self._replayed, self._plan)
+        return (dataset[window] for window in range(self.windows_per_epoch))
+
     def val_dataloader(self) -> DataLoader[Window] | list[DataLoader[Window]]:
         """Windows of the validation data, in a fixed order; none without validation data.
 
@@ -114,20 +152,23 @@ class WindowDataModule(L.LightningDataModule, ABC):
         Where the next one does not fit, others might fill the rest of the budget to the last token; it is filled with
         repeated tokens, in place of a search for them.
         """
-        pool = sorted([*self._trained, *self._replayed], key=lambda tree: (-tree.size, tree.name))
-        chosen: list[Tree] = []
+        plan = self._plan
+        # A window may replay a conversation more than once.
+        replayed = islice(cycle(_longest_first(self._replayed)), plan.most_replayed)
+        pool = _longest_first([*_longest_first(self._trained)[: plan.most_trained], *replayed])
+        groups: list[tuple[TokenPath, ...]] = []
         room = self.token_budget
-        for tree in pool[: self._plan.most_members]:
+        for tree in pool:
             if tree.size > room:
                 path = max(tree.paths, key=lambda path: len(path.tokens))
                 rest = replace(path, tokens=np.resize(path.tokens, room), classes=np.resize(path.classes, room))
                 # As many examples as in the tree: those of a preference forest come in twos.
-                return TokenForest.build(
-                    [*(tree.paths for tree in chosen), *([[rest] * len(tree.paths)] if room else [])]
-                )
-            chosen.append(tree)
+                groups += [(rest,) * len(tree.paths)] if room else []
+                break
+            groups.append(tree.paths)
             room -= tree.size
-        return TokenForest.build([tree.paths for tree in chosen])
+        # As in a window: what is replayed stands last.
+        return TokenForest.build(sorted(groups, key=lambda paths: paths[0].weight == 0))
 
     def probe_forest(self) -> TokenForest:
         """The two shortest trees, of several paths if there are any; one group, so that there is a branch to check."""

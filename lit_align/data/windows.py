@@ -22,7 +22,7 @@ class Tree:
         name: Id of the conversation or of the group.
         paths: One path for each trained turn; or, for each pair in turn, that of the chosen and of the rejected answer.
         size: Rows that they take together.
-        group: Trees of one group share their beginnings where packing puts them into one forest; empty shares nothing.
+        group: Trees of one group that meet in a window become one; empty stands alone.
     """
 
     name: str
@@ -60,13 +60,14 @@ class WindowDataset(Dataset[Window]):
         return self._plan.windows_per_epoch
 
     def __getitem__(self, window: int) -> Window:
-        """This rank's part of a window of the run."""
+        """This rank's part of a window of the run; in each forest, what is replayed stands after the rest."""
         members = [self._trained[i] for i in self._plan.trained_in(window)]
         members += [self._replayed[i] for i in self._plan.replayed_in(window)]
-        mine = [members[i] for i in share_out([tree.size for tree in members], self._ranks)[self._rank]]
+        trees = _joined(members)
+        mine = [trees[i] for i in share_out([tree.size for tree in trees], self._ranks)[self._rank]]
         parts = [part for tree in mine for part in _within(tree, self._budget)]
         packed = fill_forests([part.size for part in parts], self._budget)
-        forests = tuple(TokenForest.build(_groups([parts[i] for i in forest])) for forest in packed)
+        forests = tuple(TokenForest.build([parts[i].paths for i in forest]) for forest in packed)
         return Window(forests, window, tuple(tree.name for tree in members))
 
 
@@ -109,9 +110,14 @@ def within_budget(
     return runs
 
 
-def _groups(trees: Sequence[Tree]) -> list[list[TokenPath]]:
-    """Paths by group; a tree without one stands alone."""
-    groups: dict[str | int, list[TokenPath]] = {}
+def _joined(trees: Sequence[Tree]) -> list[Tree]:
+    """One tree for each group; a tree without one stands alone."""
+    groups: dict[str | int, list[Tree]] = {}
     for number, tree in enumerate(trees):
-        groups.setdefault(tree.group or number, []).extend(tree.paths)
-    return list(groups.values())
+        groups.setdefault(tree.group or number, []).append(tree)
+    joined = []
+    for members in groups.values():
+        paths = tuple(path for tree in members for path in tree.paths)
+        size = shared_size([path.tokens for path in paths]) if len(members) > 1 else members[0].size
+        joined.append(replace(members[0], paths=paths, size=size))
+    return joined

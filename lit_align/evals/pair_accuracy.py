@@ -63,7 +63,7 @@ class PairAccuracyBenchmark(Benchmark):
         lengths: As ``data.lengths``; a pair of which one answer is dropped is dropped, and the log counts it.
         token_budget: As ``data.token_budget``: most tokens of a forest, > 0.
         bad_rows: As ``data.bad_rows``.
-        reference: As ``model.reference``; the bare base by default.
+        reference: As ``model.reference``; the bare base by default. One that moves is measured as it is then.
 
     Raises:
         ValueError: A value is out of its range; on use, ``reference`` names an adapter that the run does not hold.

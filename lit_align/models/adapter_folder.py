@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from lit_align.models.loading import empty_base
+from lit_align.models.loading import LoRA, add_lora, empty_base, quiet_peft
 from lit_align.tokenizer import PACKAGE_PREFIX, path_in_package
 
 if TYPE_CHECKING:
@@ -21,6 +20,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_ALWAYS = {"r", "lora_alpha", "target_modules"}
+_NOT_OF_THE_MODEL = {
+    "auto_mapping", "base_model_name_or_path", "inference_mode", "lora_dropout", "peft_version", "revision",
+    "task_type",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,16 +37,24 @@ class AdapterFolder:
 
     path: str
 
-    def check(self, base: str) -> None:
+    def check(self, base: str, lora: LoRA = LoRA(), continued: bool = False) -> None:
         """Refuse an adapter that is broken or does not fit a base, of which the configuration alone is read.
+
+        Args:
+            base: See :func:`lit_align.tokenizer.resolve_base`.
+            lora: The live adapter beside it.
+            continued: Whether the live adapter is to start as this one.
 
         Raises:
             FileNotFoundError: The folder or one of its two files is not there.
-            ValueError: As of :meth:`add_to`.
+            ValueError: As of :meth:`add_to`, and of :meth:`refuse_other_shape` if it is continued.
         """
+        config, tensors = self._config(), self._tensors()
         with torch.device("meta"):
-            model = self._laid_on(empty_base(base), "checked", low_cpu_mem_usage=True)
-        self._refuse_misfit(model, "checked", self._tensors())
+            model = add_lora(empty_base(base), lora)
+            self._place(model, "checked", config, tensors)
+        if continued:
+            self.refuse_other_shape(model, "checked", "default")
 
     def open_on(self, base: PreTrainedModel, name: str) -> PeftModel:
         """Load the adapter onto a bare base.
@@ -55,10 +67,15 @@ class AdapterFolder:
             FileNotFoundError: The folder or one of its two files is not there.
             ValueError: As of :meth:`add_to`.
         """
-        from peft import set_peft_model_state_dict
+        from peft import get_peft_model, set_peft_model_state_dict
 
-        tensors = self._tensors()
-        model = self._laid_on(base, name)
+        config, tensors = self._config(), self._tensors()
+        config.base_model_name_or_path = None  # PEFT would warn of a base under another name, which may well fit
+        try:
+            with quiet_peft():
+                model: PeftModel = get_peft_model(base, config, adapter_name=name)
+        except ValueError as error:  # none of its layers is there
+            raise self._misfit(str(error)) from error
         self._refuse_misfit(model, name, tensors)
         set_peft_model_state_dict(model, tensors, adapter_name=name)
         return model
@@ -77,27 +94,55 @@ class AdapterFolder:
         from peft import set_peft_model_state_dict
 
         config, tensors = self._config(), self._tensors()
-        with _quiet_peft():
-            model.add_adapter(name, config)
-        self._refuse_misfit(model, name, tensors)
+        self._place(model, name, config, tensors)
         set_peft_model_state_dict(model, tensors, adapter_name=name)
 
+    def refuse_other_shape(self, model: PeftModel, name: str, live: str) -> None:
+        """Refuse a live adapter that computes something else with the same factors.
+
+        Args:
+            model: Holds both adapters.
+            name: This one there.
+            live: The live one, of `model.lora`.
+
+        Raises:
+            ValueError: Names the first of rank, alpha, adapted layers and scaling that differs, and both values.
+        """
+        own, other = _shape(model, name), _shape(model, live)
+        for key, mine in own.items():
+            if mine != other[key]:
+                can_be_set = key == "target_modules" or (key in ("rank", "alpha") and "," not in mine)
+                raise ValueError(
+                    f"adapter {self.path} cannot be continued: its {key} is {mine}, and that of `model.lora` "
+                    f"{other[key]}; set {f'`model.lora.{key}: {mine}`, or ' if can_be_set else ''}`init: stack` for a "
+                    "new adapter on top of it"
+                )
+
     def digest(self) -> str:
-        """Hash of the weights' file, 16 hexadecimal digits; where it lies does not matter."""
-        return hashlib.sha256(self._file(_WEIGHTS).read_bytes()).hexdigest()[:16]
+        """Hash of the weights' file and of the settings that change the model, 16 hexadecimal digits.
 
-    def _laid_on(self, base: PreTrainedModel, name: str, low_cpu_mem_usage: bool = False) -> PeftModel:
-        from peft import get_peft_model
+        Where it lies, what it was trained on, its dropout and the versions that wrote it do not matter.
+        """
+        from peft import LoraConfig
 
-        config = self._config()
-        config.base_model_name_or_path = None  # PEFT would warn of a base under another name, which may well fit
-        with _quiet_peft():
-            try:
-                model = get_peft_model(base, config, adapter_name=name, low_cpu_mem_usage=low_cpu_mem_usage)
-            except ValueError as error:  # none of its layers is there
-                raise self._misfit(str(error)) from error
-        laid: PeftModel = model
-        return laid
+        # Defaults are left out: a setting that a later PEFT adds without effect leaves equal folders equal.
+        defaults, own = (asdict(config) for config in (LoraConfig(), self._config()))
+        settings = {
+            key: sorted(value) if isinstance(value, set) else value
+            for key, value in own.items()
+            if key not in _NOT_OF_THE_MODEL and (key in _ALWAYS or value != defaults.get(key))
+        }
+        text = json.dumps(settings, sort_keys=True, default=str)
+        return hashlib.sha256(self._file(_WEIGHTS).read_bytes() + text.encode()).hexdigest()[:16]
+
+    def _place(self, model: PeftModel, name: str, config: PeftConfig, tensors: Mapping[str, Tensor]) -> None:
+        """Make room for the adapter."""
+        try:
+            with quiet_peft():
+                model.add_adapter(name, config)
+        except ValueError as error:  # none of its layers is there
+            raise self._misfit(str(error)) from error
+        self._refuse_misfit(model, name, tensors)
 
     def _refuse_misfit(self, model: PeftModel, name: str, tensors: Mapping[str, Tensor]) -> None:
         places = {
@@ -125,9 +170,13 @@ class AdapterFolder:
             config: PeftConfig = PeftConfig.from_pretrained(str(file.parent))
         except (ValueError, KeyError, TypeError) as error:  # no JSON, or not of PEFT's keys
             raise ValueError(f"adapter {self.path}: {_CONFIG} is not one of PEFT's: {error}") from error
-        plain = getattr(config, "bias", None) == "none" and not getattr(config, "modules_to_save", None)
-        if config.peft_type != "LORA" or not plain:
-            raise ValueError(f"adapter {self.path}: is no plain LoRA adapter (bias or whole modules are trained too)")
+        more = [one.name for one in fields(config) if one.metadata.get("is_lora_variant")]  # DoRA and others
+        more = [name for name in ("modules_to_save", "lora_bias", *more) if getattr(config, name, None)]
+        if config.peft_type != "LORA" or getattr(config, "bias", None) != "none" or more:
+            raise ValueError(
+                f"adapter {self.path}: is no plain LoRA adapter ({', '.join(more) or 'bias'}: more than two factors of "
+                "each layer is trained, or they are used otherwise)"
+            )
         return config
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -159,9 +208,22 @@ class AdapterFolder:
         return file
 
 
-@contextmanager
-def _quiet_peft() -> Iterator[None]:
-    with warnings.catch_warnings():
-        # PEFT 0.21 reads a property that transformers 5.23 has renamed; nothing for a user to do.
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-        yield
+def _shape(model: PeftModel, name: str) -> dict[str, str]:
+    """What two adapters must share to compute the same with the same factors, as text, by option of LoRA first."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    modules: Iterable[tuple[str, Any]] = model.named_modules()
+    layers: dict[str, Any] = {
+        key: one for key, one in modules if isinstance(one, BaseTunerLayer) and name in getattr(one, "r", ())
+    }
+
+    def shown(values: set[Any]) -> str:
+        return ", ".join(map(str, sorted(values)))
+
+    return {
+        "rank": shown({one.r[name] for one in layers.values()}),
+        "alpha": shown({float(one.lora_alpha[name]) for one in layers.values()}),
+        "target_modules": f"[{shown({key.rpartition('.')[2] for key in layers})}]",
+        "set of layers": f"{len(layers)} from {min(layers)} to {max(layers)}",
+        "scaling": shown({one.scaling[name] for one in layers.values()}),
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,9 +189,7 @@ def add_lora(model: PreTrainedModel, lora: LoRA) -> PeftModel:
         bias="none",
         task_type="CAUSAL_LM",
     )
-    with warnings.catch_warnings():
-        # PEFT 0.21 reads a property that transformers 5.23 has renamed; nothing for a user to do.
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+    with quiet_peft():
         adapted = get_peft_model(model, config)
     for name, parameter in adapted.named_parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:
@@ -199,8 +197,26 @@ def add_lora(model: PreTrainedModel, lora: LoRA) -> PeftModel:
     return adapted
 
 
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Add adapters without a warning for which a user can do nothing."""
+    with warnings.catch_warnings():
+        # PEFT 0.21 reads a property that transformers 5.23 has renamed.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        yield
+
+
 def weights_fingerprint(model: nn.Module) -> str:
     """A short hash of all parameters and buffers that a checkpoint would hold, bit by bit.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    return tensors_fingerprint({name: part for name, part in model.state_dict().items() if isinstance(part, Tensor)})
+
+
+def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """A short hash of tensors and their names, bit by bit.
 
     Two sums over the raw integers of each tensor (plain, and weighted by place) run at memory speed on any device.
 
@@ -208,9 +224,8 @@ def weights_fingerprint(model: nn.Module) -> str:
         16 hexadecimal digits.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if isinstance(tensor, Tensor):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {_checksum(tensor)}\n".encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {_checksum(tensor)}\n".encode())
     return digest.hexdigest()[:16]
 
 

@@ -31,10 +31,15 @@ class Policy(nn.Module):
         activation_checkpointing: See :func:`checkpoint_activations`.
 
     Attributes:
+        base: As given.
+        weights: As given.
         peft: The PEFT model, for adapters and export.
         base_fingerprint: Hash of the base's weights before any adapter, see
             :func:`~lit_align.models.loading.weights_fingerprint`.
-        frozen_adapter: Where the adapter came from that a reference has put under the live one; empty for none.
+        frozen_adapter: Where the adapter came from that a reference has put under or beside the live one; empty for
+            none.
+        average: Which reference averages the live adapter into another one, as text; empty for none.
+        average_updates: How often it has done so.
 
     Raises:
         ValueError: The model's layers forbid sharing and ``attention`` is not ``padded``; or its output head is
@@ -54,10 +59,13 @@ class Policy(nn.Module):
         if attention != "padded":
             refuse_unshareable(model.config.get_text_config())
         _refuse_unknown_head(model)
+        self.base, self.weights = base, weights
         self.attention: AttentionPath = attention
         self.base_fingerprint = weights_fingerprint(model)
         self.peft: PeftModel = add_lora(model, lora)
         self.frozen_adapter = ""
+        self.average = ""
+        self.average_updates = 0
         _refuse_adapted_head(self.causal_lm)
         if activation_checkpointing:
             checkpoint_activations(self.causal_lm)

@@ -23,6 +23,7 @@ from lit_align.modules.resume import (
     Identity,
     over_ranks,
     refuse_differences,
+    refuse_other_base,
     refuse_other_tensors,
     restore_rng,
     rng_state,
@@ -164,7 +165,7 @@ class AlignModule(Objective):
         # A rank without a forest takes part in the exchange of gradients with weight 0.
         forests = window.forests or (targetless_forest(self.device),)
         shares: list[Tensor] = []
-        sums = tokens = None
+        sums, tokens = None, 0
         optimizer.zero_grad()
         losses = self.window_losses(forests, counts, self.global_step)
         for index, (forest, forest_loss) in enumerate(zip(forests, losses, strict=True)):
@@ -174,16 +175,15 @@ class AlignModule(Objective):
                 self.manual_backward(loss * self.trainer.world_size)
             shares.append(loss.detach().double())
             sums = forest_sums if sums is None else sums + forest_sums
-            tokens = len(forest) + (tokens or 0)
+            tokens += len(forest)
         assert sums is not None
-        totals = self._over_ranks(torch.cat([torch.stack(shares).sum()[None], sums, sums.new_tensor([tokens or 0])]))
-        norm = torch.nn.utils.get_total_norm(
-            [p.grad for p in self.policy.adapter_parameters().values() if p.grad is not None]
-        )
+        totals = self._over_ranks(torch.cat([torch.stack(shares).sum()[None], sums, sums.new_tensor([tokens])]))
+        adapter = self.policy.adapter_parameters().values()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in adapter if p.grad is not None])
         if not (bool(torch.isfinite(totals).all()) and bool(torch.isfinite(norm))):
             self._stop_at_nonfinite(window, torch.stack(shares), float(norm))
         if self.max_grad_norm:
-            torch.nn.utils.clip_grads_with_norm_(self.policy.adapter_parameters().values(), self.max_grad_norm, norm)
+            torch.nn.utils.clip_grads_with_norm_(adapter, self.max_grad_norm, norm)
         scheduler = cast(LambdaLR, self.lr_schedulers())
         self._num_tokens += int(totals[-1])
         metrics: dict[str, Tensor | float] = {
@@ -196,13 +196,17 @@ class AlignModule(Objective):
         }
         optimizer.step()
         scheduler.step()
+        moved = self.reference.after_window(self.policy, self.global_step)  # this window is counted already
         self._window_rng = None
-        self._log_window({**metrics, "tokens_per_second": float(totals[-1]) / (time.perf_counter() - start)})
+        self._log_window({**metrics, "tokens_per_second": float(totals[-1]) / (time.perf_counter() - start)}, moved)
 
-    def _log_window(self, metrics: dict[str, Tensor | float]) -> None:
+    def _log_window(self, metrics: dict[str, Tensor | float], moved: Mapping[str, float]) -> None:
         shown = {"loss", "kl", "tokens_per_second"}
         for key, value in metrics.items():
             self.log(f"train/{key}", torch.as_tensor(value, dtype=torch.float32), prog_bar=key in shown, batch_size=1)
+        # `log` would repeat these to the end of the epoch, and leave them out where `log_every_n_steps` skips a window.
+        for one in self.loggers if moved else ():
+            one.log_metrics({f"train/reference/{key}": value for key, value in moved.items()}, self.global_step - 1)
 
     def _over_ranks(self, sums: Tensor) -> Tensor:
         return cast(Tensor, self.trainer.strategy.reduce(sums, reduce_op="sum"))
@@ -275,6 +279,7 @@ class AlignModule(Objective):
             "rng": over_ranks(self._resume_rng or self._window_rng or self._validation_rng or rng_state()),
             "num_tokens": self._num_tokens,
             "adapter_config": self.policy.adapter_config(),
+            "reference": self.reference.state(self.policy),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -285,12 +290,10 @@ class AlignModule(Objective):
         if self.trainer.state.fn == "fit":
             refuse_differences(own["identity"], self.identity(), path)
             self._resume_rng = own["rng"][self.trainer.global_rank]
-        elif own["identity"]["base weights"] != self.policy.base_fingerprint:
-            raise ValueError(
-                f"{path} was trained on other base weights ({own['identity']['base weights']}, here "
-                f"{self.policy.base_fingerprint}); set `model.base` to the base of its run"
-            )
+        else:
+            refuse_other_base(own["identity"]["base weights"], self.policy.base_fingerprint, path)
         # After the settings: a rank that differs is said as such, not as the shapes that follow from it.
         adapter = {f"policy.{name}": parameter for name, parameter in self.policy.adapter_parameters().items()}
         refuse_other_tensors(checkpoint["state_dict"], adapter, path)
+        self.reference.load_state(self.policy, own.get("reference", {}), checkpoint["global_step"], path)
         self._num_tokens = own["num_tokens"]

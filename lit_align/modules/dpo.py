@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -11,28 +12,30 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from lit_align.forest import TokenForest, Window
-from lit_align.losses.anchor import ReverseKL
+from lit_align.losses.anchor import KLAnchor, ReverseKL
 from lit_align.losses.preference.contract import PreferenceLoss
 from lit_align.losses.preference.sigmoid import SigmoidLoss
 from lit_align.models.loading import LoRA, Weights
 from lit_align.models.reference import Reference
 from lit_align.models.tree_attention import AttentionPath
 from lit_align.modules.base import AlignModule
+from lit_align.modules.comparison import Comparison, reference_hidden
 from lit_align.modules.objective import ForestLoss
 from lit_align.modules.optimizer import OptimizerFactory
 from lit_align.modules.pair_metrics import BASIC, pair_metrics, pair_sums
 from lit_align.modules.pair_scoring import (
+    ReferenceView,
     ScoredPairs,
     answer_sums,
+    chosen_targets,
     count_pairs,
+    hidden_logps,
     pairs_of_sums,
-    reference_hidden,
-    reference_logps,
     score_pairs,
 )
 from lit_align.modules.resume import Identity, over_ranks
 from lit_align.modules.schedule import Schedule
-from lit_align.ops.frozen_head import token_logps
+from lit_align.modules.startup import prepare_reference
 
 
 class DPOModule(AlignModule):
@@ -49,14 +52,21 @@ class DPOModule(AlignModule):
     without gradient collects the log-probs, the loss's gradient with respect to them is taken, and the second pass
     applies it, so the gradient is exact however the window is cut.
 
+    The anchor adds :math:`c(s) \frac{1}{K} \sum_t D(\pi_t, \pi^{ref}_t)`, a divergence that is exact over the
+    vocabulary, at tokens of the chosen answers (``anchor.text: trained``), of replayed conversations (``replayed``,
+    with ``data.replay``) or of ``both``; K counts these tokens over the whole window and all ranks. A rejected answer
+    never carries it. It is off by default, and while c(s) is 0 nothing is computed for it.
+
     Args:
         base: Hub id, folder, GGUF file, ``package:NAME/FILE`` or ``tiny-qwen3`` (bundled).
         weights: Number format and quantisation of the frozen base.
         lora: The trained adapter. Dropout is off by default: with it policy and reference differ by noise.
         attention: ``tree_sdpa`` (everywhere), ``flex`` (CUDA) or ``padded`` (no sharing).
-        reference: What the policy is compared with; ``FrozenAdapterReference`` trains on top of an earlier adapter,
-            None is the bare base.
+        reference: What the policy is compared with; ``FrozenAdapterReference`` trains on from an earlier adapter,
+            ``EMAReference`` follows the policy, ``CachedReference`` computes a frozen one once for all runs, None is
+            the bare base.
         loss: The loss of a pair, by class path: ``--model.loss=IPOLoss --model.loss.beta=0.2``. None is SigmoidLoss.
+        anchor: Divergence to the reference beside the loss, its coefficient, schedule and tokens: ``anchor.coef: 0.1``.
         optimizer: Made from the trainable parameters: ``torch.optim.AdamW``, ``AdamW8bit``, ``PagedAdamW8bit``,
             ``PagedAdamW32bit`` or any other class path.
         schedule: Factor of the learning rate by step; None is a cosine without warm-up.
@@ -78,6 +88,7 @@ class DPOModule(AlignModule):
         attention: AttentionPath = "tree_sdpa",
         reference: Reference | None = None,
         loss: PreferenceLoss | None = None,
+        anchor: KLAnchor = KLAnchor(coef=0.0),
         optimizer: OptimizerFactory = AdamW,
         schedule: Schedule | None = None,
         max_grad_norm: float = 1.0,
@@ -87,6 +98,7 @@ class DPOModule(AlignModule):
             base, weights, lora, attention, reference, optimizer, schedule, max_grad_norm, activation_checkpointing
         )
         self.loss: PreferenceLoss = loss or SigmoidLoss()
+        self.anchor = anchor
         if self.loss.couples_pairs and lora.dropout:
             raise ValueError(
                 f"`lora.dropout` = {lora.dropout}: {type(self.loss).__name__} couples the pairs of a window, which are "
@@ -98,40 +110,73 @@ class DPOModule(AlignModule):
     def _sources(self) -> tuple[str, ...]:
         return cast(tuple[str, ...], cast(Any, self._data).source_names)
 
+    def on_train_start(self) -> None:
+        """Check the start, and let the reference get ready; leaves no trace."""
+        super().on_train_start()
+        if self.loss.needs_reference:
+            prepare_reference(self, self._data)
+
+    def on_train_end(self) -> None:
+        """Let the reference have the last word."""
+        super().on_train_end()
+        if self.loss.needs_reference:
+            self.reference.finish()
+
     def counts(self, window: Window) -> Tensor:
-        """Pairs."""
-        pairs = sum(count_pairs(forest) for forest in window.forests)
-        return torch.tensor([pairs], dtype=torch.float64, device=self.device)
+        """Pairs and anchored tokens."""
+        pairs = anchored = 0
+        for forest in window.forests:
+            pairs += count_pairs(forest)
+            anchored += int(self._anchored(forest).sum())
+        return torch.tensor([pairs, anchored], dtype=torch.float64, device=self.device)
+
+    def _anchored(self, forest: TokenForest) -> Tensor:
+        """Which targets carry the anchor once it has begun, ``(M,)``, bool."""
+        wanted = self.anchor.anchored(forest.target_from_end, forest.replayed)
+        return wanted & (forest.replayed | chosen_targets(forest))
 
     def forest_loss(self, forest: TokenForest, counts: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """See :class:`~lit_align.modules.objective.Objective`; sums are those of ``pair_metrics.py``."""
-        del step
-        scored = score_pairs(self.policy, forest, self._reference(forest), self.loss.statistics)
+        """See :class:`~lit_align.modules.objective.Objective`; sums are those of ``pair_metrics.py`` and divergence."""
+        scored = score_pairs(self.policy, forest, self._reference(forest, step), self.loss.statistics)
         losses = self.loss(scored.scores)
-        return losses.sum() / counts[0].clamp(min=1), self._sums(scored, losses)
+        return self._share(losses.sum(), scored, counts, step), self._sums(scored, losses)
 
-    def _reference(self, forest: TokenForest) -> Tensor | None:
-        return reference_logps(self.policy, forest, self.reference) if self.loss.needs_reference else None
+    def _share(self, loss: Tensor, scored: ScoredPairs, counts: Tensor, step: int) -> Tensor:
+        anchor = self.anchor.weight(step) * scored.divergence / counts[1].clamp(min=1)
+        return loss / counts[0].clamp(min=1) + anchor
+
+    def _reference(self, forest: TokenForest, step: int) -> ReferenceView:
+        """What this step needs of the reference; where the anchor runs it, the log-probs are of the same run."""
+        needs_logps = self.loss.needs_reference
+        anchored = self._anchored(forest)
+        if self.anchor.weight(step) > 0 and bool(anchored.any()):
+            hidden = reference_hidden(self.policy, forest, self.reference)
+            comparison = Comparison.at(forest, anchored, self.anchor.divergence, hidden)
+            return ReferenceView(hidden_logps(self.policy, forest, hidden) if needs_logps else None, comparison)
+        if needs_logps and not count_pairs(forest):  # idle, or all replayed and the anchor at 0: no loss reads them
+            return ReferenceView(torch.zeros(len(anchored), device=anchored.device))
+        return ReferenceView(self.reference.target_logps(self.policy, forest) if needs_logps else None)
 
     def _sums(self, scored: ScoredPairs, losses: Tensor) -> Tensor:
-        return pair_sums(scored, losses, self.loss.reward_scale, self._sources)
+        sums = pair_sums(scored, losses, self.loss.reward_scale, self._sources)
+        return torch.cat([sums, scored.divergence.detach()[None]])
 
     def window_losses(self, forests: Sequence[TokenForest], counts: Tensor, step: int) -> Iterator[ForestLoss]:
         """See :class:`~lit_align.modules.objective.Objective`; coupled pairs are all looked at first."""
         if not self.loss.couples_pairs or (len(forests) == 1 and self.trainer.world_size == 1):
             yield from super().window_losses(forests, counts, step)
             return
-        references = [self._reference(forest) for forest in forests]
+        references = [self._reference(forest, step) for forest in forests]
         with torch.no_grad():
             tables = [
-                answer_sums(score_pairs(self.policy, forest, reference).scores)
+                answer_sums(score_pairs(self.policy, forest, replace(reference, comparison=None)).scores)
                 for forest, reference in zip(forests, references, strict=True)
             ]
         losses, slopes = self._coupled(torch.cat(tables, dim=1))
         start = 0
         for forest, reference in zip(forests, references, strict=True):
             part = slice(start, start + count_pairs(forest))
-            yield partial(self._coupled_share, forest, reference, losses[part], slopes[:, part], counts)
+            yield partial(self._coupled_share, forest, reference, losses[part], slopes[:, part], counts, step)
             start = part.stop
 
     def _coupled(self, own: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,18 +192,19 @@ class DPOModule(AlignModule):
         return losses.detach()[mine], slopes[:, mine]
 
     def _coupled_share(
-        self, forest: TokenForest, reference: Tensor | None, losses: Tensor, slopes: Tensor, counts: Tensor
+        self, forest: TokenForest, reference: ReferenceView, losses: Tensor, slopes: Tensor, counts: Tensor, step: int
     ) -> tuple[Tensor, Tensor]:
         """A forest's share where the window's losses and slopes are known: the same value and gradient."""
         scored = score_pairs(self.policy, forest, reference)
         linear = slopes[0] * scored.scores.chosen.logps + slopes[1] * scored.scores.rejected.logps
-        share = (losses + linear - linear.detach()).sum() / counts[0].clamp(min=1)
-        return share, self._sums(scored, losses)
+        loss = (losses + linear - linear.detach()).sum()
+        return self._share(loss, scored, counts, step), self._sums(scored, losses)
 
     def window_metrics(self, sums: Tensor, counts: Tensor) -> dict[str, Tensor | float]:
-        """Rewards, log-probs, log-ratios and displacement; see ``pair_metrics.py``."""
-        del counts
-        return pair_metrics(sums, self._sources, self.loss.needs_reference)
+        """Those of ``pair_metrics.py``; divergence and coefficient of the anchor."""
+        weight = self.anchor.weight(self.global_step)
+        anchor: dict[str, Tensor | float] = {"kl": sums[-1] / counts[1].clamp(min=1)} if weight else {}
+        return {**pair_metrics(sums[:-1], self._sources, self.loss.needs_reference), **anchor, "kl_coef": weight}
 
     # ------------------------------------------------------------------ validation
 
@@ -171,16 +217,15 @@ class DPOModule(AlignModule):
     def validation_sums(self, forest: TokenForest) -> Tensor:
         """The sums of a window, with a reference in any case, and KL(policy ‖ reference) over the chosen answers."""
         hidden = reference_hidden(self.policy, forest, self.reference)
-        reference = token_logps(hidden, self.policy.head, forest.pair_tokens)[forest.target_pairs]
-        scored = score_pairs(
-            self.policy, forest, reference, self.loss.statistics, compared_with=hidden, divergences=[ReverseKL()]
-        )
+        comparison = Comparison.at(forest, chosen_targets(forest), ReverseKL(), hidden)
+        view = ReferenceView(hidden_logps(self.policy, forest, hidden), comparison)
+        scored = score_pairs(self.policy, forest, view, self.loss.statistics)
         if self.loss.couples_pairs:
             self._validation_tables.append(answer_sums(scored.scores))
             losses = torch.zeros(count_pairs(forest), dtype=torch.float64, device=self.device)
         else:
             losses = self.loss(scored.scores)
-        return torch.cat([self._sums(scored, losses), scored.chosen_divergences[0].sum()[None]])
+        return self._sums(scored, losses)
 
     def validation_metrics(self, sums: Tensor) -> dict[str, Tensor | float]:
         """Means over the pairs of the validation set; a loss that couples pairs couples the whole set."""
@@ -200,5 +245,5 @@ class DPOModule(AlignModule):
         }
 
     def objective_identity(self) -> Identity:
-        """The loss."""
-        return {"loss": repr(self.loss)}
+        """The loss and the anchor."""
+        return {"loss": repr(self.loss), "anchor": repr(self.anchor)}

@@ -29,6 +29,9 @@ class WindowData(Protocol):
     def probe_forest(self) -> TokenForest:
         """A small forest of real examples for the checks at start-up."""
 
+    def training_windows(self) -> Iterator[Window]:
+        """This rank's part of each training window of the first epoch, in their order."""
+
 
 ForestLoss = Callable[[], tuple[Tensor, Tensor]]
 """Computes what :meth:`Objective.forest_loss` returns."""

@@ -11,10 +11,22 @@ from torch import Tensor
 from lit_align.forest import TokenForest
 from lit_align.losses.preference.contract import AnswerScores, PairScores
 from lit_align.models.policy import Policy
-from lit_align.models.reference import Reference
-from lit_align.ops.frozen_head import score_tokens, token_logps
-from lit_align.ops.score_block import LogitDivergence
+from lit_align.modules.comparison import Comparison, score_forest
+from lit_align.ops.frozen_head import token_logps
 from lit_align.ops.token_statistics import Statistic
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceView:
+    """What is known of the reference at the targets of a forest.
+
+    Attributes:
+        logps: Its log-prob of each target, nats, ``(M,)``; None where the loss needs none.
+        comparison: Of some targets over the whole vocabulary; None where nothing is compared.
+    """
+
+    logps: Tensor | None = None
+    comparison: Comparison | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,61 +36,53 @@ class ScoredPairs:
     Attributes:
         scores: What a loss takes.
         sources: For each pair the name of its source.
-        chosen_divergences: Each divergence asked for, added up over the chosen answers' tokens, nats, ``(P,)``.
+        divergence: Added up over the compared targets, nats, float64, a scalar; 0 where nothing is compared.
     """
 
     scores: PairScores
     sources: tuple[str, ...]
-    chosen_divergences: tuple[Tensor, ...] = ()
+    divergence: Tensor
 
 
 def count_pairs(forest: TokenForest) -> int:
-    """Pairs of a forest: its examples come in twos, the chosen and the rejected answer; a rank's idle forest has one.
+    """Pairs of a forest: the chosen and the rejected answer of each in turn, before all that is replayed.
 
     Args:
-        forest: Built from the trees of :class:`~lit_align.data.preference.PreferenceDataModule`.
+        forest: Built from the trees of :class:`~lit_align.data.preference.PreferenceDataModule`; a rank's idle forest
+            has one example and no pair.
+
+    Raises:
+        ValueError: A replayed example stands before an answer.
     """
-    return len(forest.examples) // 2
+    answers = sum(weight > 0 for weight in forest.weights)
+    if not all(forest.weights[:answers]):
+        raise ValueError(f"forest of {forest.examples}: replayed examples must stand after those of all pairs")
+    return answers // 2
 
 
-def reference_hidden(policy: Policy, forest: TokenForest, reference: Reference) -> Tensor:
-    """The reference's hidden states at the distinct (row, target) pairs of a forest, ``(N, H)``."""
-    with reference.active(policy):
-        return policy.hidden(forest)[forest.pair_rows]
+def chosen_targets(forest: TokenForest) -> Tensor:
+    """Which targets are of a chosen answer, ``(M,)``, bool."""
+    return (forest.target_examples % 2 == 0) & ~forest.replayed
 
 
-def reference_logps(policy: Policy, forest: TokenForest, reference: Reference) -> Tensor:
-    """The reference's log-prob of each target of a forest, nats, ``(M,)``, without gradient."""
-    hidden = reference_hidden(policy, forest, reference)
-    return token_logps(hidden, policy.head, forest.pair_tokens)[forest.target_pairs]
+def hidden_logps(policy: Policy, forest: TokenForest, hidden: Tensor) -> Tensor:
+    """Log-prob of each target of a forest from hidden states of all rows, nats, ``(M,)``."""
+    return token_logps(hidden[forest.pair_rows], policy.head, forest.pair_tokens)[forest.target_pairs]
 
 
 def score_pairs(
-    policy: Policy,
-    forest: TokenForest,
-    reference: Tensor | None,
-    statistics: Sequence[Statistic] = (),
-    compared_with: Tensor | None = None,
-    divergences: Sequence[LogitDivergence] = (),
+    policy: Policy, forest: TokenForest, reference: ReferenceView, statistics: Sequence[Statistic] = ()
 ) -> ScoredPairs:
     """Log-probs of all answers of a forest under the policy, beside those of the reference.
 
     Args:
         policy: The policy, in whatever mode it is.
-        forest: Pairs, on the policy's device.
-        reference: From :func:`reference_logps`; None where the loss needs none.
+        forest: Pairs, and what is replayed after them, on the policy's device.
+        reference: What is known of the reference there.
         statistics: Further numbers of the policy's distributions; ``entropy`` and ``rank`` are always there.
-        compared_with: From :func:`reference_hidden`, given exactly when divergences are.
-        divergences: Between policy and reference.
     """
-    token = score_tokens(
-        policy.hidden(forest)[forest.pair_rows],
-        policy.head,
-        forest.pair_tokens,
-        reference_hidden=compared_with,
-        divergences=divergences,
-        statistics=tuple(dict.fromkeys(["entropy", "rank", *statistics])),
-    )
+    wanted = tuple(dict.fromkeys(["entropy", "rank", *statistics]))
+    token = score_forest(policy, forest, wanted, reference.comparison)
     at = forest.target_pairs
     pairs = count_pairs(forest)
     place = torch.arange(len(at), device=at.device)
@@ -86,24 +90,19 @@ def score_pairs(
     first = torch.searchsorted(forest.target_examples, torch.arange(len(forest.examples), device=at.device))
     position = place - first[forest.target_examples]
 
-    def side(number: int) -> AnswerScores:
-        mine = forest.target_examples % 2 == number
+    def side(mine: Tensor) -> AnswerScores:
         return AnswerScores(
             token_logps=token.logps[at[mine]],
-            reference_token_logps=None if reference is None else reference[mine],
+            reference_token_logps=None if reference.logps is None else reference.logps[mine],
             pairs=forest.target_examples[mine] // 2,
             positions=position[mine],
             count=pairs,
             statistics={name: values[at[mine]] for name, values in token.statistics.items()},
         )
 
-    chosen, rejected = side(0), side(1)
-    mine = at[forest.target_examples % 2 == 0]
-    return ScoredPairs(
-        PairScores(chosen, rejected),
-        forest.sources[: 2 * pairs : 2],
-        tuple(chosen.sums(values[mine]) for values in token.divergences),
-    )
+    chosen = chosen_targets(forest)
+    scores = PairScores(side(chosen), side(~chosen & ~forest.replayed))
+    return ScoredPairs(scores, forest.sources[: 2 * pairs : 2], token.divergence)
 
 
 def answer_sums(scores: PairScores) -> Tensor:

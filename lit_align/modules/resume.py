@@ -82,6 +82,19 @@ def refuse_differences(saved: Mapping[str, str], current: Mapping[str, str], pat
         )
 
 
+def refuse_other_base(saved: str, current: str, path: str) -> None:
+    """Refuse a checkpoint of another base, also where it is only measured.
+
+    Raises:
+        ValueError: Names both fingerprints.
+    """
+    if saved != current:
+        raise ValueError(
+            f"{path} was trained on other base weights ({saved}, here {current}); set `model.base` to the base of its "
+            "run"
+        )
+
+
 def refuse_other_tensors(saved: Mapping[str, torch.Tensor], current: Mapping[str, torch.Tensor], path: str) -> None:
     """Refuse a checkpoint whose adapter is not the policy's: Lightning's non-strict loading would skip it silently.
 

@@ -9,9 +9,10 @@ from torch.optim import AdamW
 from lit_align.forest import TokenForest, Window
 from lit_align.losses.anchor import ForwardKL, KLAnchor, ReverseKL
 from lit_align.models.loading import LoRA, Weights
-from lit_align.models.reference import Reference
+from lit_align.models.reference import CachedReference, Reference
 from lit_align.models.tree_attention import AttentionPath
 from lit_align.modules.base import AlignModule
+from lit_align.modules.comparison import Comparison, reference_hidden, score_forest
 from lit_align.modules.optimizer import OptimizerFactory
 from lit_align.modules.resume import Identity
 from lit_align.modules.schedule import Schedule
@@ -42,7 +43,7 @@ class SFTModule(AlignModule):
             the same numbers for less memory and more time.
 
     Raises:
-        ValueError: `max_grad_norm` is negative.
+        ValueError: `max_grad_norm` is negative; or the reference is a cache of log-probs, which an anchor cannot use.
     """
 
     trains_on = "conversations"
@@ -60,6 +61,11 @@ class SFTModule(AlignModule):
         max_grad_norm: float = 1.0,
         activation_checkpointing: bool = False,
     ) -> None:
+        if isinstance(reference, CachedReference):
+            raise ValueError(
+                "`model.reference` CachedReference would never be read: it keeps log-probs of target tokens, and the "
+                "anchor compares whole distributions; set `model.reference` to what stands in its `of`"
+            )
         super().__init__(
             base, weights, lora, attention, reference, optimizer, schedule, max_grad_norm, activation_checkpointing
         )
@@ -77,47 +83,18 @@ class SFTModule(AlignModule):
         """See :class:`~lit_align.modules.base.AlignModule`; sums are of NLL, divergence, entropy and hits."""
         weight = self.anchor.weight(step)
         anchored = self.anchor.anchored(forest.target_from_end, forest.replayed)
-        anchored &= weight > 0
+        comparison = None
+        if weight > 0 and bool(anchored.any()):
+            seen = reference_hidden(self.policy, forest, self.reference)
+            comparison = Comparison.at(forest, anchored, self.anchor.divergence, seen)
+        scores = score_forest(self.policy, forest, ["entropy", "rank"], comparison)
         trained = ~forest.replayed
-        is_anchored = torch.zeros(len(forest.pair_rows), dtype=torch.bool, device=self.device)
-        is_anchored[forest.target_pairs[anchored]] = True
-        hidden = self.policy.hidden(forest)
-        # The anchored pairs first: only they are compared with the reference.
-        order = torch.argsort(is_anchored, descending=True, stable=True)
-        place = torch.empty_like(order)
-        place[order] = torch.arange(len(order), device=self.device)
-        target_places = place[forest.target_pairs]
-        near, far = order[: int(is_anchored.sum())], order[int(is_anchored.sum()) :]
-        parts = [self._score(hidden, forest, far)]
-        divergence = hidden.new_zeros((), dtype=torch.float64)
-        if len(near):
-            with self.reference.active(self.policy):
-                reference_hidden = self.policy.hidden(forest)[forest.pair_rows[near]]
-            compared = score_tokens(
-                hidden[forest.pair_rows[near]],
-                self.policy.head,
-                forest.pair_tokens[near],
-                reference_hidden=reference_hidden,
-                divergences=[self.anchor.divergence],
-                statistics=["entropy", "rank"],
-            )
-            parts.insert(0, (compared.logps, compared.statistics["entropy"], compared.statistics["rank"]))
-            divergence = compared.divergences[0].double()[target_places[anchored]].sum()
-        logps, entropy, rank = (torch.cat(column) for column in zip(*parts, strict=True))
-        at = target_places[trained]
-        nll = -(logps.double()[at] * forest.target_weights[trained]).sum()
-        loss = nll / counts[0].clamp(min=1) + weight * divergence / counts[1].clamp(min=1)
-        hits = (rank[at] == 0).double().sum()
-        return loss, torch.stack([nll.detach(), divergence.detach(), entropy[at].double().sum(), hits])
-
-    def _score(self, hidden: Tensor, forest: TokenForest, pairs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        scores = score_tokens(
-            hidden[forest.pair_rows[pairs]],
-            self.policy.head,
-            forest.pair_tokens[pairs],
-            statistics=["entropy", "rank"],
-        )
-        return scores.logps, scores.statistics["entropy"], scores.statistics["rank"]
+        at = forest.target_pairs[trained]
+        nll = -(scores.logps.double()[at] * forest.target_weights[trained]).sum()
+        loss = nll / counts[0].clamp(min=1) + weight * scores.divergence / counts[1].clamp(min=1)
+        entropy, hits = scores.statistics["entropy"][at], scores.statistics["rank"][at] == 0
+        sums = [nll.detach(), scores.divergence.detach(), entropy.double().sum(), hits.double().sum()]
+        return loss, torch.stack(sums)
 
     def window_metrics(self, sums: Tensor, counts: Tensor) -> dict[str, Tensor | float]:
         """NLL and its perplexity, divergence and coefficient of the anchor, entropy, accuracy."""
@@ -136,13 +113,12 @@ class SFTModule(AlignModule):
     @torch.no_grad()
     def validation_sums(self, forest: TokenForest) -> Tensor:
         """Tokens, NLL, KL in both directions, entropy and hits."""
-        with self.reference.active(self.policy):
-            reference_hidden = self.policy.hidden(forest)[forest.pair_rows]
+        seen = reference_hidden(self.policy, forest, self.reference)[forest.pair_rows]
         scores = score_tokens(
             self.policy.hidden(forest)[forest.pair_rows],
             self.policy.head,
             forest.pair_tokens,
-            reference_hidden=reference_hidden,
+            reference_hidden=seen,
             divergences=[ReverseKL(), ForwardKL()],
             statistics=["entropy", "rank"],
         )

@@ -8,15 +8,20 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
+from tqdm import tqdm
 
 from lit_align.forest import TokenForest, Window
 from lit_align.models.policy import check_forest_path
+from lit_align.models.reference import live_dropout_off
+from lit_align.modules.resume import restore_rng, rng_state
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
     from lit_align.modules.base import AlignModule
+    from lit_align.modules.objective import WindowData
 
+_SECONDS_BEFORE_PROGRESS = 1.5  # what is over sooner shows no bar
 
 logger = logging.getLogger(__name__)
 
@@ -122,20 +127,38 @@ def refuse_trainer_settings(trainer: Trainer) -> None:
 
 
 def refuse_other_data(module: Any, data: Any) -> None:
-    """Refuse data whose examples are not what the objective trains on.
+    """Refuse data whose examples are not what the objective trains on, or what is replayed and its anchor apart.
 
     Args:
-        module: The module; one that does not say what it trains on takes anything.
+        module: The module; one that does not say what it trains on takes any examples.
         data: The data module.
 
     Raises:
-        ValueError: Names both and what goes with what.
+        ValueError: Names both and what goes with what; or an anchor on replayed text without any, or replayed text
+            without an anchor on it.
     """
     wanted, held = getattr(module, "trains_on", None), getattr(data, "holds", None)
     if wanted is not None and held != wanted:
         raise ValueError(
             f"`data` {type(data).__name__} holds {held or 'no windows'}, but `model` {type(module).__name__} trains on "
             f"{wanted}; SFTModule goes with SFTDataModule, DPOModule with PreferenceDataModule"
+        )
+    _refuse_idle_anchor(getattr(module, "anchor", None), getattr(data, "replay_share", 0.0))
+
+
+def _refuse_idle_anchor(anchor: Any, share: float) -> None:
+    on_replayed = anchor is not None and anchor.coef > 0 and anchor.text != "trained"
+    if on_replayed and not share:
+        raise ValueError(
+            f"`model.anchor.text` = {anchor.text}, but nothing is replayed: set `data.replay` and "
+            "`data.replay_share`, or `model.anchor.text: trained`"
+        )
+    if share and not on_replayed:
+        told = "none" if anchor is None else f"coef {anchor.coef}, text {anchor.text}"
+        raise ValueError(
+            f"`data.replay_share` = {share}: replayed conversations carry the anchor alone, and `model.anchor` "
+            f"({told}) is not on them: set `model.anchor.coef` > 0 and `model.anchor.text` to replayed or both, or "
+            "replay nothing (`data.replay: []`, `data.replay_share: 0`)"
         )
 
 
@@ -190,17 +213,20 @@ def refuse_nonfinite_start(module: AlignModule, probe: TokenForest) -> None:
 def refuse_other_start(module: AlignModule, probe: TokenForest) -> None:
     """Refuse a policy that differs from its reference before the first step, in train mode.
 
+    The live adapter's own dropout is off: one that continues an earlier adapter does not start at zero.
+
     Raises:
         RuntimeError: Names the largest difference of the hidden states.
     """
     policy = module.policy
     with module.reference.active(policy):
         reference = policy.hidden(probe)
-    difference = float((policy.hidden(probe) - reference).abs().max())
+    with live_dropout_off(policy):
+        difference = float((policy.hidden(probe) - reference).abs().max())
     if difference != 0:
         raise RuntimeError(
             f"at step 0 the policy differs from its reference {module.reference} by {difference:.2e} in the hidden "
-            "states, where it must be equal: the adapter does not start at zero, or something else drops out"
+            "states, where it must be equal: the adapter does not start as the reference, or something else drops out"
             + ("; try `model.activation_checkpointing: false`" if module.activation_checkpointing else "")
         )
 
@@ -208,6 +234,8 @@ def refuse_other_start(module: AlignModule, probe: TokenForest) -> None:
 def _try_largest(module: AlignModule, forest: TokenForest) -> None:
     if module.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(module.device)
+    # What is tried is not kept: the last tree is cut to size.
+    kept, module.reference = module.reference, module.reference.live
     try:
         # Far into the run: an anchor that starts later needs its memory then.
         loss, _ = module.forest_loss(forest, module.counts(Window((forest,), 0, ())).clamp(min=1), step=10**9)
@@ -219,8 +247,34 @@ def _try_largest(module: AlignModule, forest: TokenForest) -> None:
             f"set `data.token_budget` below {len(forest)}, or {again}`model.weights.quantization: nf4`"
         ) from error
     finally:
+        module.reference = kept
         for parameter in module.policy.parameters():
             parameter.grad = None
+
+
+def prepare_reference(module: AlignModule, data: WindowData) -> None:
+    """Let the reference get ready for the log-probs of a run, behind a progress bar; random numbers stay.
+
+    All ranks wait for one another, so that each finds what the others have made.
+
+    Args:
+        module: The module, its policy on its device.
+        data: Its data.
+    """
+    start = rng_state()
+    bar = tqdm(
+        data.training_windows(),
+        total=data.windows_per_epoch,
+        desc="reference log-probs",
+        unit="window",
+        delay=_SECONDS_BEFORE_PROGRESS,
+        leave=False,
+        disable=module.trainer.progress_bar_callback is None,
+    )
+    with bar, module.trainer.precision_plugin.forward_context():
+        module.reference.prepare(module.policy, data.probe_forest(), bar)
+    restore_rng(start)
+    module.trainer.strategy.barrier("reference")
 
 
 def peak_memory_gb(device: torch.device) -> float:

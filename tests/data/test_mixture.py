@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_align.data.mixture import content_hash, draw, first_held_out, is_held_out, split
-from lit_align.types import Conversation, Message
+from lit_align.data.mixture import content_hash, draw, first_held_out, group_of, is_held_out, split
+from lit_align.types import Conversation, Message, PreferencePair
 
 
 def talk(question: str, answer: str, name: str = "x") -> Conversation:
@@ -131,3 +131,21 @@ def test_a_limited_choice_is_what_a_smaller_fraction_holds_out_and_just_large_en
     held = sum(name in chosen for name in names)
     assert held >= limit or chosen == set(names)
     assert held - names.count(last) < limit
+
+
+@given(st.lists(st.sampled_from(["", "table 1", "table 2", "table 3"]), max_size=12), fractions, seeds)
+@settings(max_examples=60, deadline=None)
+def test_split_parts_no_group_and_puts_it_where_that_of_pairs_is_put(
+    groups: list[str], fraction: float, seed: int
+) -> None:
+    talks = [replace(talk(f"{i}?", "a", str(i)), group=group) for i, group in enumerate(groups)]
+    train, val = split(talks, fraction, seed)
+    assert len(train) + len(val) == len(talks)
+    for side, held_out in ((train, False), (val, True)):
+        for one in side:
+            pair = PreferencePair(one.messages[:1], "a", "b", one.id, "s", one.group)
+            assert is_held_out(group_of(one), fraction, seed) == held_out
+            if one.group:
+                assert group_of(one) == group_of(pair) == one.group
+            else:
+                assert group_of(one) == content_hash(one) != group_of(pair)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import chain
+from itertools import chain, groupby
 
 import pytest
 from hypothesis import given, settings
@@ -67,6 +67,28 @@ def test_orders_differ_by_epoch_by_seed_and_between_trained_and_replayed() -> No
     orders = [plan.trained_in(0), plan.trained_in(1), plan.replayed_in(0), plan.replayed_in(1)]
     orders.append(WindowPlan(50, 50, 50, 1.0, seed=1).trained_in(0))
     assert len({tuple(order) for order in orders}) == 5
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.integers(1, 8), st.integers(0, 9))
+@settings(deadline=None)
+def test_conversations_of_a_group_stand_side_by_side_and_none_is_lost(
+    groups: list[int], window: int, seed: int
+) -> None:
+    leaders = tuple(groups.index(group) for group in groups)
+    plan = WindowPlan(len(groups), 0, window, 0.0, seed, leaders)
+    for epoch in range(2):
+        first = epoch * plan.windows_per_epoch
+        order = [i for at in range(plan.windows_per_epoch) for i in plan.trained_in(first + at)]
+        assert sorted(order) == list(range(len(groups)))
+        runs = [leader for leader, _ in groupby(leaders[i] for i in order)]
+        assert len(runs) == len(set(leaders))
+
+
+def test_groups_of_one_leave_the_order_as_it_is_and_the_order_of_groups_is_the_seeds() -> None:
+    plain, alone = WindowPlan(30, 0, 7, 0.0, 5), WindowPlan(30, 0, 7, 0.0, 5, tuple(range(30)))
+    assert [alone.trained_in(window) for window in range(12)] == [plain.trained_in(window) for window in range(12)]
+    orders = {tuple(WindowPlan(6, 0, 6, 0.0, seed, (0, 0, 2, 2, 4, 4)).trained_in(0)) for seed in range(40)}
+    assert len(orders) == 6
 
 
 def test_orders_are_the_same_on_every_machine() -> None:

@@ -380,15 +380,17 @@ class OneTable(ConversationSource):
     """Questions on one long text, as a group or each alone."""
 
     group: str = "table"
+    name: str = "tables"
+    first: int = 0
 
     def conversations(self) -> list[Conversation]:
         """See the class."""
         text = "A table of numbers that all of the questions are about. " * 3
         return [
             Conversation(
-                (Message("user", f"{text}Question {i}?"), Message("assistant", f"{i}")), str(i), "tables", self.group
+                (Message("user", f"{text}Question {i}?"), Message("assistant", f"{i}")), str(i), self.name, self.group
             )
-            for i in range(4)
+            for i in range(self.first, self.first + 4)
         ]
 
 
@@ -397,6 +399,26 @@ def test_conversations_of_one_group_share_their_tokens_and_keep_their_paths() ->
     assert paths_in(together) == paths_in(alone)
     sizes = [sum(len(forest) for window in windows for forest in window.forests) for windows in (together, alone)]
     assert sizes[0] < sizes[1] / 2
+
+
+def test_conversations_of_one_group_meet_also_across_sources_and_are_computed_once() -> None:
+    windows = train_windows(some_data(sources=[OneTable(), Given(9), OneTable(name="more tables", first=4)], window=8))
+    asked = [{name for name in window.examples if ":" not in name} for window in windows]
+    assert set().union(*asked) == {str(i) for i in range(8)}
+    assert sum(map(bool, asked)) <= 2, "one window, or two where one ends among them"
+    one, *_ = some_data(sources=[OneTable()])._trained
+    others = sum(tree.size for tree in some_data()._trained)
+    rest = sum(len(forest) for window in windows for forest in window.forests) - others
+    assert rest < 2.5 * one.size, "eight conversations, their text at most twice"
+
+
+def test_a_group_is_on_one_side_of_the_split_and_the_trained_ones_are_known() -> None:
+    for seed in range(4):
+        data = some_data(sources=[OneTable(), OneTable("other"), Given(9)], val_fraction=0.5, split_seed=seed)
+        sides = [{tree.group for tree in trees if tree.group} for trees in (data._trained, data._validation)]
+        assert not sides[0] & sides[1]
+        assert data.trained_groups & {"table", "other"} == sides[0]
+        assert len(data.trained_groups) == len(sides[0]) + sum(not tree.group for tree in data._trained)
 
 
 def test_the_probe_has_a_branch_also_where_all_conversations_have_one_turn() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,9 +12,10 @@ from test_sft_cost import RANK, Formula, flops, path
 from torch import Tensor
 
 from lit_align.forest import TokenForest, TokenPath, Window
-from lit_align.losses.preference import AOTLoss, PreferenceLoss, SigmoidLoss, SimPOLoss
+from lit_align.losses.preference import AOTLoss, IPOLoss, PreferenceLoss, SigmoidLoss, SimPOLoss
 from lit_align.models import tree_attention
 from lit_align.models.loading import LoRA, Weights
+from lit_align.models.reference import CachedReference
 from lit_align.models.tree_attention import AttentionPath
 from lit_align.modules.dpo import DPOModule
 
@@ -24,7 +26,8 @@ def module_of(base: str, loss: PreferenceLoss, attention: AttentionPath = "tree_
     module = DPOModule(base, Weights(dtype="float32"), LoRA(rank=RANK, alpha=8), attention, loss=loss)
     module.configure_model()
     data = SimpleNamespace(source_names=("",), windows_per_epoch=1)
-    module.trainer = SimpleNamespace(datamodule=data, world_size=1, global_rank=0)  # type: ignore[assignment]
+    trainer = SimpleNamespace(datamodule=data, world_size=1, global_rank=0, global_step=0)
+    module.trainer = trainer  # type: ignore[assignment]
     return module.train()
 
 
@@ -90,6 +93,22 @@ def test_a_loss_without_reference_costs_a_pass_less(random_qwen3: str, sigmoid: 
     forest = whole(table(0))
     with_reference, without = cost(sigmoid, forest), cost(module_of(random_qwen3, SimPOLoss()), forest)
     assert 0.6 < without / with_reference < 0.75
+
+
+def test_a_cached_reference_costs_nothing_once_it_is_known(random_qwen3: str, sigmoid: DPOModule) -> None:
+    forest, without = whole(table(0)), cost(module_of(random_qwen3, SimPOLoss()), whole(table(0)))
+    live = cost(sigmoid, forest)
+    sigmoid.reference = CachedReference()
+    assert cost(sigmoid, forest) == live
+    assert cost(sigmoid, forest) == without
+    other = module_of(random_qwen3, IPOLoss())
+    other.reference = CachedReference()
+    halves = (whole(table(0)[:3]), whole(table(0)[3:]))
+    assert cost(other, *halves) == cost(module_of(random_qwen3, SimPOLoss()), *halves)
+    other.loss = SimPOLoss()
+    other.reference = CachedReference(folder="untouched")
+    assert cost(other, forest) == without
+    assert not Path("untouched").exists()
 
 
 def test_coupled_pairs_cost_a_forward_of_the_policy_more_and_none_in_one_forest(

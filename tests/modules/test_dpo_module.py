@@ -67,8 +67,8 @@ def window_of(sizes: Sequence[int]) -> Window:
     return Window(tuple(forests), 0, ())
 
 
-@pytest.fixture(scope="module")
-def exact(random_qwen3: str) -> Iterator[DPOModule]:
+@contextmanager
+def exact_module(base: str) -> Iterator[DPOModule]:
     """A module in float64, its adapter no longer that of step 0, without the float32 island in the norms."""
     from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
@@ -78,10 +78,16 @@ def exact(random_qwen3: str) -> Iterator[DPOModule]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Qwen3RMSNorm, "forward", norm)
-        module = module_of(random_qwen3).double()
+        module = module_of(base).double()
         generator = torch.Generator().manual_seed(3)
         for parameter in module.policy.adapter_parameters().values():
             parameter.data.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.2)
+        yield module
+
+
+@pytest.fixture(scope="module")
+def exact(random_qwen3: str) -> Iterator[DPOModule]:
+    with exact_module(random_qwen3) as module:
         yield module
 
 
@@ -89,17 +95,18 @@ def module_of(base: str, loss: PreferenceLoss | None = None, **options: Any) -> 
     module = DPOModule(base, Weights(dtype="float32"), LoRA(rank=4, alpha=8), loss=loss, **options)
     module.configure_model()
     data = SimpleNamespace(source_names=("a", "b"), windows_per_epoch=1)
-    module.trainer = SimpleNamespace(datamodule=data, world_size=1, global_rank=0)  # type: ignore[assignment]
+    trainer = SimpleNamespace(datamodule=data, world_size=1, global_rank=0, global_step=0)
+    module.trainer = trainer  # type: ignore[assignment]
     return module
 
 
-def window_gradient(module: DPOModule, window: Window) -> tuple[float, Tensor, Tensor]:
+def window_gradient(module: DPOModule, window: Window, step: int = 0) -> tuple[float, Tensor, Tensor]:
     """Loss, gradient of the adapter, and sums for the log."""
     counts = module.counts(window)
     total, sums = 0.0, torch.zeros(())
     for parameter in module.policy.adapter_parameters().values():
         parameter.grad = None
-    for forest_loss in module.window_losses(window.forests, counts, step=0):
+    for forest_loss in module.window_losses(window.forests, counts, step):
         loss, forest_sums = forest_loss()
         torch.autograd.backward(loss)
         total += float(loss.detach())
@@ -170,7 +177,7 @@ def test_coupled_pairs_are_not_single_pairs(exact: DPOModule) -> None:
 
 def test_a_rank_without_a_forest_takes_part_with_weight_zero(exact: DPOModule) -> None:
     idle = Window((targetless_forest(torch.device("cpu")),), 0, ())
-    assert exact.counts(idle).tolist() == [0.0]
+    assert exact.counts(idle).tolist() == [0.0, 0.0]
     value, gradient, sums = window_gradient(exact, idle)
     assert value == 0
     assert not gradient.any()

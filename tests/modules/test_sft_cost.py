@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from lit_align.forest import TokenForest, TokenPath, Window
 from lit_align.losses.anchor import KLAnchor
 from lit_align.models.loading import LoRA, Weights
-from lit_align.modules import sft
+from lit_align.modules import comparison
 from lit_align.modules.sft import SFTModule
 from lit_align.ops.frozen_head import FrozenHead, TokenScores, score_tokens
 
@@ -185,7 +185,7 @@ def test_a_head_at_every_row_is_caught(plain: SFTModule, monkeypatch: pytest.Mon
         score_tokens(prompt, head, targets.new_zeros(len(prompt)))
         return score_tokens(hidden, head, targets, **options)
 
-    monkeypatch.setattr(sft, "score_tokens", everywhere)
+    monkeypatch.setattr(comparison, "score_tokens", everywhere)
     rows = PROMPT + ANSWER
     assert flops(step(plain, ONE)) - Formula().plain(rows, rows**2, ANSWER) == Formula().head(PROMPT)
 
@@ -260,6 +260,6 @@ def test_logits_kept_for_backward_are_caught(vocabularies: list[str], monkeypatc
         logps = (hidden @ head.weight.t()).log_softmax(-1).gather(1, targets[:, None])[:, 0]
         return TokenScores(logps, scores.divergences, scores.statistics)
 
-    monkeypatch.setattr(sft, "score_tokens", plainly)
+    monkeypatch.setattr(comparison, "score_tokens", plainly)
     small, large = (bytes_kept(step(module_of(base, ANCHORED), ONE)) for base in vocabularies)
     assert large - small >= ANSWER * (512 - 64) * 4

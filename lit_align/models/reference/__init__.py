@@ -1,8 +1,19 @@
 """References, one file each: the policy's own weights with other adapters active."""
 
-from lit_align.models.reference.adapters import only_adapters
+from lit_align.models.reference.adapters import live_dropout_off, only_adapters
 from lit_align.models.reference.base import BaseReference, refuse_trainable_base
+from lit_align.models.reference.cached import CachedReference
 from lit_align.models.reference.contract import Reference
+from lit_align.models.reference.ema import EMAReference
 from lit_align.models.reference.frozen_adapter import FrozenAdapterReference
 
-__all__ = ["BaseReference", "FrozenAdapterReference", "Reference", "only_adapters", "refuse_trainable_base"]
+__all__ = [
+    "BaseReference",
+    "CachedReference",
+    "EMAReference",
+    "FrozenAdapterReference",
+    "Reference",
+    "live_dropout_off",
+    "only_adapters",
+    "refuse_trainable_base",
+]

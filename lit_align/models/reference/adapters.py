@@ -1,13 +1,18 @@
-"""Which adapters a policy computes with: switched for a block, and restored whatever happens in it."""
+"""The adapters of a policy: which of them are active, which one is trained, what they hold."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from lit_align.models.loading import tensors_fingerprint
+
+LIVE, FROZEN, AVERAGE = "default", "frozen", "average"  # names: the trained one, an earlier one, an average of the live
 
 
 @contextmanager
@@ -44,8 +49,81 @@ def only_adapters(policy: nn.Module, names: Sequence[str]) -> Iterator[None]:
                 parameter.requires_grad_(requires_grad)
 
 
+@contextmanager
+def live_dropout_off(policy: nn.Module) -> Iterator[None]:
+    """Compute without the dropout of the live adapter; whatever else drops out does so here too."""
+    dropouts = [layer.lora_dropout[LIVE] for layer in adapted_layers(policy) if LIVE in layer.lora_dropout]
+    modes = [dropout.training for dropout in dropouts]
+    try:
+        for dropout in dropouts:
+            dropout.eval()
+        yield
+    finally:
+        for dropout, training in zip(dropouts, modes, strict=True):
+            dropout.train(training)
+
+
+def train_live_adapter(policy: nn.Module, below: Sequence[str] = ()) -> None:
+    """Compute with the live adapter on top of others, and train it alone: no other learns or drops out.
+
+    Args:
+        policy: A module that holds PEFT layers.
+        below: Names of the adapters under the live one.
+    """
+    for layer in adapted_layers(policy):
+        for name in layer.lora_dropout:
+            if name != LIVE:
+                layer.lora_dropout[name] = nn.Identity()
+        layer._active_adapter = [*below, LIVE]
+    policy.requires_grad_(False)
+    for parameter in factors(policy, LIVE).values():
+        parameter.requires_grad_(True)
+
+
+def factors(policy: nn.Module, adapter: str) -> dict[str, nn.Parameter]:
+    """The factors A and B of an adapter, by the parameter's name without that of the adapter.
+
+    Args:
+        policy: A module that holds PEFT layers.
+        adapter: Name of the adapter.
+    """
+    return {
+        name.replace(f".{adapter}.", "."): parameter
+        for name, parameter in policy.named_parameters()
+        if f".{adapter}." in name and ".lora_" in name
+    }
+
+
+@torch.no_grad()
+def copy_factors(policy: nn.Module, source: str, target: str) -> None:
+    """Set an adapter to another one of its shape."""
+    targets = factors(policy, target)
+    for name, value in factors(policy, source).items():
+        targets[name].copy_(value)
+
+
 def adapted_layers(policy: nn.Module) -> list[Any]:
     """The layers of a policy that hold adapters."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return [module for module in policy.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def active_adapters_fingerprint(policy: nn.Module) -> str:
+    """A short hash of the adapters that a policy computes with now, weights and scales but not their names.
+
+    Returns:
+        16 hexadecimal digits, or ``none`` for the bare base.
+    """
+    layers = set(adapted_layers(policy))
+    tensors: dict[str, Tensor] = {}
+    scales: list[str] = []
+    for place, layer in policy.named_modules():
+        for name in layer.active_adapters if layer in layers and not layer.disable_adapters else ():
+            if name in layer.scaling:
+                scales.append(f"{place} {layer.scaling[name]!r}")
+                own = [(key, part) for key, part in layer.named_parameters() if f".{name}." in f".{key}."]
+                tensors.update({f"{len(scales)} {place} {key.replace(name, '')}": part for key, part in own})
+    if not scales:
+        return "none"
+    return hashlib.sha256(f"{tensors_fingerprint(tensors)} {scales}".encode()).hexdigest()[:16]

@@ -12,6 +12,7 @@ from lit_align.data.sources.tat_qa.reading import SCALES, AnswerType, Question
 
 _SCALE_WORDS = frozenset(scale for scale in SCALES if scale)
 _DERIVATION = "Derivation: "
+_END_OF_TRACE = "</think>"
 
 
 def number_text(value: float) -> str:
@@ -58,7 +59,7 @@ def parse(text: str) -> tuple[list[str], str]:
     r"""Read an answer back.
 
     Args:
-        text: What :func:`render` or a model wrote; a derivation before it is passed over.
+        text: What :func:`render` or a model wrote; a ``<think>`` trace and a derivation before it are passed over.
 
     Returns:
         The items, as text, and the scale. No item when there is nothing to read.
@@ -67,7 +68,8 @@ def parse(text: str) -> tuple[list[str], str]:
         >>> parse("65\n(114)\nmillion"), parse("$9.8 million"), parse("Derivation: 1 + 1\n2")
         ((['65', '(114)'], 'million'), (['$9.8 million'], ''), (['2'], ''))
     """
-    lines = [line.strip() for line in text.strip().splitlines()]
+    told = text.rpartition(_END_OF_TRACE)[2]
+    lines = [line.strip() for line in told.strip().splitlines()]
     items = [line for line in lines if line and not line.startswith(_DERIVATION.strip())]
     if len(items) > 1 and items[-1].lower() in _SCALE_WORDS:
         return items[:-1], items[-1].lower()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lit_align.data.sources.tat_qa.answers import AnswerFormat, gold_text
 from lit_align.data.sources.tat_qa.candidates import Asked
+from lit_align.types import Message
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,15 @@ class Answers:
         rejected: The worse one.
         chosen_derivation: How the better one comes about, or empty.
         rejected_derivation: How the worse one would, or empty.
+        prompt: The turns to which a model gave the worse one: the pair must have the same; empty for one that no model
+            gave.
     """
 
     chosen: str
     rejected: str
     chosen_derivation: str = ""
     rejected_derivation: str = ""
+    prompt: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
-"""Whether the official metric takes a text for the gold answer."""
+"""What the official metric says of a text, and whether it takes it for the gold answer."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from lit_align.data.sources.tat_qa.answers import parse
 from lit_align.data.sources.tat_qa.reading import Question
@@ -17,12 +19,23 @@ def gold_of(question: Question) -> TATQAGold:
     return TATQAGold(raw, question.answer_type, question.scale)
 
 
-def is_accepted(question: Question, text: str) -> bool:
-    """Whether a written answer is an exact match.
+def scores_of(question: Question, text: str) -> Mapping[str, float]:
+    """Exact match and F1 of a written answer.
 
     Args:
         question: The question.
         text: As :func:`~lit_align.data.sources.tat_qa.answers.render` or a model writes it.
     """
     items, scale = parse(text)
-    return score_answer(TATQAPrediction(items, scale), gold_of(question)).exact_match == 1.0
+    scores = score_answer(TATQAPrediction(items, scale), gold_of(question))
+    return {"exact_match": scores.exact_match, "f1": scores.f1}
+
+
+def is_accepted(question: Question, text: str) -> bool:
+    """Whether a written answer is an exact match.
+
+    Args:
+        question: The question.
+        text: As for :func:`scores_of`.
+    """
+    return scores_of(question, text)["exact_match"] == 1.0
