@@ -147,7 +147,7 @@ def test_the_configuration_is_printed_without_running(capsys: pytest.CaptureFixt
 
 
 LONGER = {
-    "source": {"class_path": "TableSkillItems", "init_args": {"skills": ["lookup", "chat"], "n_per_skill": 25}},
+    "source": {"class_path": "TableSkillItems", "init_args": {"skills": ["lookup", "chat"], "n_per_skill": 12}},
     "k": 4,
     "max_new_tokens": 24,
 }
@@ -184,12 +184,12 @@ def wait_for_lines(path: Path, number: int, started: subprocess.Popen[bytes]) ->
 def test_killed_runs_go_on_to_the_bytes_of_an_unbroken_one(tmp_path: Path) -> None:
     assert run(**LONGER, out="whole.jsonl") == 0
     part = tmp_path / "out.jsonl.part"
-    for number in (1, 60):
+    for number in (1, 40):
         with process(tmp_path) as started:
             wait_for_lines(part, number, started)
             os.kill(started.pid, signal.SIGKILL)
             assert started.wait(PATIENCE) == -9
-        assert number <= lines_in(part) < 200
+        assert number <= lines_in(part) < 96
         assert not (tmp_path / "out.jsonl").exists()
     assert run(**LONGER) == 0
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
@@ -203,5 +203,5 @@ def test_ctrl_c_keeps_what_is_there_and_says_how_to_go_on(tmp_path: Path) -> Non
         started.send_signal(signal.SIGINT)
         assert started.wait(PATIENCE) == 1
     told = (tmp_path / "stderr.txt").read_text(encoding="utf-8")
-    assert f"{lines_in(tmp_path / 'out.jsonl.part')} of 200 completions are saved in out.jsonl.part" in told
+    assert f"{lines_in(tmp_path / 'out.jsonl.part')} of 96 completions are saved in out.jsonl.part" in told
     assert "Traceback" not in told
