@@ -83,6 +83,11 @@ class AlignCLI(LightningCLI):
             "validate": {*hidden, "dataloaders", "verbose"},
         }
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        if subcommand != sys.argv[1]:  # all options of the others would take as long again
+            return self.init_parser(**kwargs)
+        return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options beside model, data and trainer."""
         parser.add_argument("--name", type=str, default="lit_align", help="Runs go to lightning_logs/NAME/version_N.")

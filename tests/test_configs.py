@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,13 @@ def _words(path: Path) -> list[str]:
     return [str(CONFIGS.parent / word) if word.startswith("configs/") else word for word in command[1:]]
 
 
+@cache
+def _parsed(*words: str) -> dict[str, Any]:
+    """The same command is parsed once for all tests: it takes half a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        return parsed(list(words), patch)
+
+
 def test_the_configurations_are_found() -> None:
     assert {_NAMES[path] for path in BASES} == {
         "dpo/qwen3-1.7b-tatqa-recipe.yaml", "dpo/qwen3-1.7b-tatqa.yaml", "dpo/smollm2-135m-tatqa-on-policy.yaml",
@@ -44,16 +52,16 @@ def test_the_configurations_are_found() -> None:
 
 
 @every_parsed_config
-def test_a_configuration_parses(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = parsed(_words(path), monkeypatch)
+def test_a_configuration_parses(path: Path) -> None:
+    config = _parsed(*_words(path))
     assert config["model"]["class_path"].startswith("lit_align.")
     assert config["data"]["class_path"].startswith("lit_align.")
 
 
 @pytest.mark.parametrize("path", [p for p in OVERLAYS if p not in LOSSES[1:]], ids=_NAMES.get)
-def test_an_overlay_changes_its_base(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = parsed(_words(path)[:3], monkeypatch)
-    changed = parsed(_words(path), monkeypatch)
+def test_an_overlay_changes_its_base(path: Path) -> None:
+    plain = _parsed(*_words(path)[:3])
+    changed = _parsed(*_words(path))
     assert {**changed, "config": None} != {**plain, "config": None}
 
 
