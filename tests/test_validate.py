@@ -114,3 +114,16 @@ def test_validate_without_validation_data_is_refused_and_not_passed_over(
     capsys.readouterr()
     assert main(["validate", "-c", fitted]) == 1
     assert "`validate` needs validation data, and there are none: set `data.val_fraction`" in shown_line(capsys)
+
+
+def test_an_adapter_that_belongs_on_another_one_is_not_measured_without_it(
+    fitted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = deepcopy(CONFIG)
+    config["model"]["init_args"]["reference"] = {"class_path": "BaseReference"}
+    config["trainer"]["callbacks"] = None
+    Path(fitted).write_text(yaml.safe_dump(config), encoding="utf-8")
+    capsys.readouterr()
+    assert main(["validate", "-c", fitted, f"--ckpt_path={RUN}/version_0/checkpoints/last.ckpt"]) == 1
+    told = shown_line(capsys)
+    assert re.search(r"trained on other adapters below \(\w{16}, here none\); set `model.reference` to that of", told)

@@ -23,10 +23,11 @@ from lit_align.modules.resume import (
     Identity,
     over_ranks,
     refuse_differences,
-    refuse_other_base,
     refuse_other_tensors,
+    refuse_other_weights,
     restore_rng,
     rng_state,
+    weights_identity,
 )
 from lit_align.modules.schedule import CosineSchedule, Schedule
 from lit_align.modules.startup import check_start, peak_memory_gb, refuse_other_data, refuse_trainer_settings
@@ -254,7 +255,7 @@ class AlignModule(Objective):
     def identity(self) -> Identity:
         """What a resumed run must share with the run of the checkpoint, as text by key."""
         return {
-            "base weights": self.policy.base_fingerprint,
+            **weights_identity(self.policy),
             "weights": repr(self.weights),
             "lora": repr(self.lora),
             **optimizer_identity(self.optimizer_factory),
@@ -291,7 +292,7 @@ class AlignModule(Objective):
             refuse_differences(own["identity"], self.identity(), path)
             self._resume_rng = own["rng"][self.trainer.global_rank]
         else:
-            refuse_other_base(own["identity"]["base weights"], self.policy.base_fingerprint, path)
+            refuse_other_weights(own["identity"], weights_identity(self.policy), path)
         # After the settings: a rank that differs is said as such, not as the shapes that follow from it.
         adapter = {f"policy.{name}": parameter for name, parameter in self.policy.adapter_parameters().items()}
         refuse_other_tensors(checkpoint["state_dict"], adapter, path)

@@ -10,6 +10,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from lit_align.models.policy import Policy
+from lit_align.models.reference import adapters_below_fingerprint
+
 Identity = dict[str, str]
 Value = TypeVar("Value")
 
@@ -82,17 +85,27 @@ def refuse_differences(saved: Mapping[str, str], current: Mapping[str, str], pat
         )
 
 
-def refuse_other_base(saved: str, current: str, path: str) -> None:
-    """Refuse a checkpoint of another base, also where it is only measured.
+def weights_identity(policy: Policy) -> Identity:
+    """What the live adapter lies on, as text by key."""
+    return {"base weights": policy.base_fingerprint, "adapters below": adapters_below_fingerprint(policy)}
+
+
+def refuse_other_weights(saved: Identity, current: Identity, path: str) -> None:
+    """Refuse a checkpoint whose adapter belongs on something else, also where it is only measured.
+
+    Args:
+        saved: Identity in the checkpoint.
+        current: From :func:`weights_identity`.
+        path: What to call the checkpoint in the message.
 
     Raises:
-        ValueError: Names both fingerprints.
+        ValueError: Names both fingerprints, of the base's weights or of the adapters between it and the live one.
     """
-    if saved != current:
-        raise ValueError(
-            f"{path} was trained on other base weights ({saved}, here {current}); set `model.base` to the base of its "
-            "run"
-        )
+    for key, where in (("base weights", "`model.base`"), ("adapters below", "`model.reference`")):
+        if saved[key] != current[key]:
+            raise ValueError(
+                f"{path} was trained on other {key} ({saved[key]}, here {current[key]}); set {where} to that of its run"
+            )
 
 
 def refuse_other_tensors(saved: Mapping[str, torch.Tensor], current: Mapping[str, torch.Tensor], path: str) -> None:

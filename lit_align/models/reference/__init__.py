@@ -1,6 +1,6 @@
 """References, one file each: the policy's own weights with other adapters active."""
 
-from lit_align.models.reference.adapters import live_dropout_off, only_adapters
+from lit_align.models.reference.adapters import adapters_below_fingerprint, live_dropout_off, only_adapters
 from lit_align.models.reference.base import BaseReference, refuse_trainable_base
 from lit_align.models.reference.cached import CachedReference
 from lit_align.models.reference.contract import Reference
@@ -13,6 +13,7 @@ __all__ = [
     "EMAReference",
     "FrozenAdapterReference",
     "Reference",
+    "adapters_below_fingerprint",
     "live_dropout_off",
     "only_adapters",
     "refuse_trainable_base",

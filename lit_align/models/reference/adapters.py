@@ -127,3 +127,10 @@ def active_adapters_fingerprint(policy: nn.Module) -> str:
     if not scales:
         return "none"
     return hashlib.sha256(f"{tensors_fingerprint(tensors)} {scales}".encode()).hexdigest()[:16]
+
+
+def adapters_below_fingerprint(policy: nn.Module) -> str:
+    """A short hash of what lies under the live adapter and is computed with it, see the function above."""
+    names = [name for name in adapted_layers(policy)[0].active_adapters if name != LIVE]
+    with only_adapters(policy, names):
+        return active_adapters_fingerprint(policy)

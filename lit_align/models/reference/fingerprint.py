@@ -90,7 +90,8 @@ def is_autocast(policy: Policy) -> bool:
 def deciding_parts(policy: Policy, reference: Reference) -> dict[str, str]:
     """All that decides the reference's log-probs beside the tokens, as plain text by name.
 
-    Weights count by their content, wherever they lie; packing, loss and the live adapter have no part in it.
+    Weights count by their content, wherever they lie and whatever names them (an adapter that is continued or stacked
+    on is one reference); packing, loss and the live adapter have no part in it.
     """
     import transformers
 
@@ -100,7 +101,6 @@ def deciding_parts(policy: Policy, reference: Reference) -> dict[str, str]:
         adapter = active_adapters_fingerprint(policy)
     return {
         "base weights": policy.base_fingerprint,
-        "reference": reference.identity(),
         "adapter": adapter,
         "numbers": number_format(policy),
         "attention": policy.attention,
