@@ -390,3 +390,10 @@ def test_the_saved_configuration_of_a_run_can_be_run_again(monkeypatch: pytest.M
     assert Path(saved).is_file()
     again = parsed(["fit", "-c", saved], monkeypatch)
     assert {**again, "config": None} == {**parsed(["fit", "-c", QUICKSTART, *words], monkeypatch), "config": None}
+
+
+def test_a_class_that_is_there_is_not_said_to_be_none(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["fit", "-c", QUICKSTART, "--data.sources+=TWix", "--data.sources.limit=abc"]
+    status, told = _answer(words, capsys)
+    assert status == 2
+    assert "`TWix` cannot be made of the options given for it; check their values" in told
