@@ -162,7 +162,7 @@ def _unknown_class(name: str, key: str, given: Sequence[Given]) -> str:
     general = [base for base in bases if _made_by(base) not in bases and not {*base.__mro__[1:]} & bases]
     what = " or ".join(sorted(base.__name__ for base in general)) or "class"
     if name.split(".")[-1] in names:
-        return f"{place}: `{name}` cannot be made of the options given for it; check their values"
+        return f"{place}: `{name}` does not fit here, or the options given for it do not"
     if near:
         package = name.rpartition(".")[0]
         nearest = f"{package}.{near[0]}" if hasattr(sys.modules.get(package), near[0]) else near[0]

@@ -393,7 +393,7 @@ def test_the_saved_configuration_of_a_run_can_be_run_again(monkeypatch: pytest.M
 
 
 def test_a_class_that_is_there_is_not_said_to_be_none(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["fit", "-c", QUICKSTART, "--data.sources+=TWix", "--data.sources.limit=abc"]
+    words = ["fit", "-c", str(ROOT / "configs" / "quickstart-dpo.yaml"), "--data.sources+=TWix"]
     status, told = _answer(words, capsys)
     assert status == 2
-    assert "`TWix` cannot be made of the options given for it; check their values" in told
+    assert "`TWix` does not fit here, or the options given for it do not" in told
