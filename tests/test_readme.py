@@ -43,11 +43,14 @@ def test_a_command_of_the_readme_parses(
 ) -> None:
     from lit_align import cli
 
-    monkeypatch.chdir(ROOT)
     words = shlex.split(command, comments=True)[1:]
-    if words[0].startswith("-"):
+    if words[0].startswith("-") or words[0] == "cache":  # in an empty folder
         assert cli.main(words) == 0
-    elif {"--help", "--print_config"} & set(words):
+        return
+    monkeypatch.chdir(ROOT)
+    if words[0] == "sample":
+        words.append("--print_config")
+    if {"--help", "--print_config"} & set(words):
         with pytest.raises(SystemExit, match="0"):
             cli.main(words)
     else:
