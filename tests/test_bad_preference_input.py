@@ -22,7 +22,6 @@ from lit_align.forest import TokenForest
 from lit_align.models.loading import LoRA, Weights
 from lit_align.models.policy import Policy
 from lit_align.models.reference import BaseReference, Reference
-from lit_align.modules import dpo, pair_scoring
 from lit_align.tokenizer import resolve_base
 
 GOOD = {"prompt": "Give profit 2019 .", "chosen": "47 in million.", "rejected": "47."}
@@ -201,12 +200,13 @@ def test_a_loss_option_outside_its_range_names_the_file_that_it_stands_in(capsys
 def _spy(monkeypatch: pytest.MonkeyPatch) -> list[Reference]:
     """The references that windows run; the checks at the start run one in any case."""
     seen: list[Reference] = []
+    own = Reference.target_logps
 
-    def counted(policy: Policy, forest: TokenForest, reference: Reference) -> Tensor:
+    def counted(reference: Reference, policy: Policy, forest: TokenForest) -> Tensor:
         seen.append(reference)
-        return pair_scoring.reference_logps(policy, forest, reference)
+        return own(reference, policy, forest)
 
-    monkeypatch.setattr(dpo, "reference_logps", counted)
+    monkeypatch.setattr(Reference, "target_logps", counted)
     return seen
 
 
@@ -379,13 +379,14 @@ def test_log_ratios_of_nan_stop_the_run_and_overwrite_no_checkpoint(
     before = contents(RUN)
     capsys.readouterr()
     calls: list[int] = []
+    own = Reference.target_logps
 
-    def nan_in_the_second_window(policy: Policy, forest: TokenForest, reference: Reference) -> Tensor:
-        logps = pair_scoring.reference_logps(policy, forest, reference)
+    def nan_in_the_second_window(reference: Reference, policy: Policy, forest: TokenForest) -> Tensor:
+        logps = own(reference, policy, forest)
         calls.append(len(logps))
         return logps if len(calls) < 3 else logps * float("nan")  # the trial and the first window
 
-    monkeypatch.setattr(dpo, "reference_logps", nan_in_the_second_window)
+    monkeypatch.setattr(Reference, "target_logps", nan_in_the_second_window)
     words = [f"--ckpt_path={RUN}/checkpoints/last.ckpt", "--trainer.max_steps=4", "--checkpoint.every_n_windows=1"]
     assert _fit(_lines(GOOD), *words, model=settings) == 1
     told = shown_line(capsys)

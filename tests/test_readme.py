@@ -28,7 +28,7 @@ def _paths() -> list[str]:
     folders = "|".join(sorted(entry.name for entry in ROOT.iterdir() if entry.is_dir() and entry.name[0] not in "._"))
     named = re.findall(rf"(?<![\w/.-])(?:{folders})/[\w./-]*\w/?", _text())
     linked = [link for link in re.findall(r"\]\(([^)#\s]+)", _text()) if "://" not in link]
-    return sorted({path for path in [*named, *linked] if not path.startswith("lightning_logs")})
+    return sorted({path for path in [*named, *linked] if not path.startswith(("lightning_logs", "samples"))})
 
 
 def test_the_readme_names_commands_and_files() -> None:

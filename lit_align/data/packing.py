@@ -140,7 +140,7 @@ class GroupPlan:
         >>> plan.windows_per_epoch, [sum(plan.counts[i] for i in plan.trained_in(w)) for w in range(2)]
         (2, [5, 4])
         >>> [len(plan.replayed_in(window)) for window in range(3)]
-        [2, 2, 2]
+        [2, 2, 3]
     """
 
     counts: tuple[int, ...]
