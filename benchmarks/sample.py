@@ -178,7 +178,8 @@ def main(arguments: list[str]) -> None:
     cases = [Case("tiny-qwen3, questions about 32 tables, k = 4", "tiny-qwen3", skills, 32, 4, 16, 64)]
     if options.tatqa:
         questions = TATQA(str(options.tatqa))
-        cases.append(Case("SmolLM2-135M, six questions about one TAT-QA table, k = 2", SMOLLM2, questions, 6, 2, 24, 24))
+        name = "SmolLM2-135M, six questions about one TAT-QA table, k = 2"
+        cases.append(Case(name, SMOLLM2, questions, 6, 2, 24, 24))
     environment = ONE_THREAD | KEEP_MEMORY | NO_BARS
     rates = [in_own_process(environment, measure, case, options.rounds) for case in cases]
     facts = [*machine().values(), *(f"{key} {value}" for key, value in versions(["torch", "transformers"]).items())]
