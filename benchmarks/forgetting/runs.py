@@ -73,6 +73,8 @@ class RehearsalData(SFTDataModule):
         seed: Seed of the order.
     """
 
+    anchored_share = 0.0  # nothing that is replayed needs an anchor
+
     def __init__(self, weight: float, seed: int) -> None:
         super().__init__(**_replayed(), seed=seed)
         self.weight = weight

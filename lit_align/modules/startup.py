@@ -143,7 +143,9 @@ def refuse_other_data(module: Any, data: Any) -> None:
             f"`data` {type(data).__name__} holds {held or 'no windows'}, but `model` {type(module).__name__} trains on "
             f"{wanted}; SFTModule goes with SFTDataModule, DPOModule with PreferenceDataModule"
         )
-    _refuse_idle_anchor(getattr(module, "anchor", None), getattr(data, "replay_share", 0.0))
+    # Data whose replayed examples carry an NLL of their own say so by `anchored_share`.
+    share = getattr(data, "anchored_share", getattr(data, "replay_share", 0.0))
+    _refuse_idle_anchor(getattr(module, "anchor", None), share)
 
 
 def _refuse_idle_anchor(anchor: Any, share: float) -> None:

@@ -157,10 +157,10 @@ def test_the_command_writes_its_tables(
     small = "--parts time --rounds 6 --part 0.05 --hidden 32 --layers 1 --vocabulary 512"
     real = f"--tatqa {file} --tokenizer tiny-qwen3 --tables 1 --table-passes 6"
     main([*small.split(), *real.split(), "--output", str(tmp_path)])
-    text = (tmp_path / "dpo.md").read_text()
+    text = (tmp_path / "dpo_time.md").read_text()
     assert capsys.readouterr().out == text + "\n"
     assert "none is judged" in text
-    content = json.loads((tmp_path / "dpo.json").read_text())
+    content = json.loads((tmp_path / "dpo_time.json").read_text())
     cases = [*made_pairs(512), "1 real TAT-QA tables, window by window"]
     assert list(dict.fromkeys(row["case"] for row in content["time"])) == cases
     assert len(content["time"]) == 4 * 3
