@@ -8,7 +8,7 @@ import os
 import pickle
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class AdapterCheckpointIO(CheckpointIO):
         torch.save(checkpoint, buffer)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(path, buffer.getvalue())
+            write_whole(path, [buffer.getvalue()])
             own = checkpoint.get("lit_align")
             if own is not None:
                 write_adapter(path.with_suffix(""), checkpoint["state_dict"], own["adapter_config"])
@@ -95,15 +95,24 @@ def write_adapter(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[s
         name.removeprefix("policy.").removeprefix("peft.").replace(".default.", "."): tensor.detach().cpu().contiguous()
         for name, tensor in tensors.items()
     }
-    _replace(folder / "adapter_model.safetensors", save(plain, metadata={"format": "pt"}))
-    _replace(folder / "adapter_config.json", json.dumps({**config, "inference_mode": True}, indent=2).encode())
+    write_whole(folder / "adapter_model.safetensors", [save(plain, metadata={"format": "pt"})])
+    write_whole(folder / "adapter_config.json", [json.dumps({**config, "inference_mode": True}, indent=2).encode()])
 
 
-def _replace(path: Path, data: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+def write_whole(path: Path, parts: Iterable[bytes]) -> None:
+    """Write a file beside its final name and rename it, which the file system does at once: whole or not at all.
+
+    Args:
+        path: The file; one that is there is replaced.
+        parts: What it is to hold, in order.
+
+    Raises:
+        OSError: The disk is full or the folder cannot be written; the previous file is untouched.
+    """
+    part = path.with_name(f".{path.name}.part")  # one name: what a kill leaves is written over by the next
     try:
         with part.open("wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import yaml
@@ -158,6 +159,17 @@ def complete(folder: Path, settings: Settings, resume: Path | None = None) -> Pa
         assert process.wait() == 0, process.errors
         assert process.version is not None
         return process.version
+
+
+def killed_and_resumed(folder: Path, settings: Settings, kills: int, seed: int) -> Path:
+    """A run that is killed at random moments and goes on from its newest checkpoint; the version that ends it."""
+    random = Random(seed)
+    for _ in range(kills):
+        with life(folder, settings, newest_checkpoint(folder)) as process:
+            if not process.saves(random.randint(1, 3)):
+                return process.version
+            process.kill()
+    return complete(folder, settings, newest_checkpoint(folder))
 
 
 def versions(folder: Path) -> list[Path]:

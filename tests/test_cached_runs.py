@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import re
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
-from command import Settings, adapter, complete, life, newest_checkpoint, versions
+from command import Settings, adapter, complete, killed_and_resumed, life, versions
 from in_process import fit, shown_line
 from test_preference_runs import TWO, _settings
 
@@ -78,16 +77,7 @@ def test_kills_at_random_moments_leave_the_bytes_of_an_undisturbed_run(tmp_path:
     model = {**cached(fill=fill), "lora": {"rank": 4, "alpha": 8, "dropout": 0.1}}
     settings = _settings(tmp_path, model, max_steps=7)  # into the second epoch
     expected = adapter(complete(tmp_path / "undisturbed", settings))
-    chain, random, done = tmp_path / "chain", Random(1), None
-    for _ in range(2):
-        with life(chain, settings, newest_checkpoint(chain)) as process:
-            if not process.saves(random.randint(1, 3)):
-                done = process.version
-                break
-            process.kill()
-    if done is None:
-        done = complete(chain, settings, newest_checkpoint(chain))
-    assert adapter(done) == expected
+    assert adapter(killed_and_resumed(tmp_path / "chain", settings, 2, seed=1)) == expected
 
 
 @pytest.mark.slow

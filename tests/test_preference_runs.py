@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
-from command import Settings, adapter, complete, life, newest_checkpoint, small
+from command import Settings, adapter, complete, killed_and_resumed, life, newest_checkpoint, small
 from safetensors.torch import load
 
 pytestmark = pytest.mark.slow
@@ -55,16 +54,7 @@ def test_kills_at_random_moments_leave_the_bytes_of_an_undisturbed_run(tmp_path:
         max_steps=16, val_check_interval=None, check_val_every_n_epoch=1,
     )  # fmt: skip
     expected = adapter(complete(tmp_path / "undisturbed", settings))
-    chain, random, done = tmp_path / "chain", Random(0), None
-    for _ in range(KILLS):
-        with life(chain, settings, newest_checkpoint(chain)) as process:
-            if not process.saves(random.randint(1, 3)):
-                done = process.version
-                break
-            process.kill()
-    if done is None:
-        done = complete(chain, settings, newest_checkpoint(chain))
-    assert adapter(done) == expected
+    assert adapter(killed_and_resumed(tmp_path / "chain", settings, KILLS, seed=0)) == expected
 
 
 ANCHORED: Settings = {

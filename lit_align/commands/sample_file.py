@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lit_align.checkpoint import write_whole
+
 Line = dict[str, Any]
 
 _FREE = ("path", "name", "url")  # where something lies does not matter
@@ -250,14 +252,7 @@ def _as_json(value: Mapping[str, Any]) -> list[bytes]:
 
 
 def _write_whole(path: Path, parts: Iterable[bytes]) -> None:
-    new = path.with_name(f".{path.name}.new")
     try:
-        with new.open("wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
+        write_whole(path, parts)
     except OSError as error:
         raise OSError(error.errno, f"{path} could not be written ({error.strerror}); free space and go on") from error
-    finally:
-        new.unlink(missing_ok=True)

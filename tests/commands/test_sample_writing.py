@@ -171,8 +171,14 @@ def test_completions_of_other_settings_are_refused_by_what_differs(changes: dict
 
 
 def test_where_an_adapter_lies_does_not_matter() -> None:
-    now = {**MANIFEST, "adapters": [{"path": "there", "digest": "11"}], "base": {"name": "y", "dtype": "float32"}}
-    refuse_other_manifest(OUT, {**MANIFEST, "runs": [{}]}, now)
+    moved = {**MANIFEST, "adapters": [{"path": "there", "digest": "11"}], "base": {"name": "y", "dtype": "float32"}}
+    with pytest.raises(ValueError, match="drawn with other settings: `k` was 2 and is 3; name another"):  # it alone
+        refuse_other_manifest(OUT, {**MANIFEST, "runs": [{}]}, {**moved, "k": 3})
+    with SampleFile(OUT, MANIFEST, KEYS):
+        pass
+    was = read_manifest(OUT)
+    assert was is not None
+    assert refuse_other_manifest(OUT, was, moved) is None  # type: ignore[func-returns-value]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from naive_decoding import naive
 
 from lit_align.evals import generate as generate_module
 from lit_align.evals.generate import Completion, generate, preserved_rng
@@ -42,18 +43,6 @@ def transformers_log() -> Iterator[list[str]]:
     transformers_logging.get_logger("transformers").warning_once.__func__.cache_clear()  # said before in this process
     yield lines
     transformers_logging.remove_handler(handler)
-
-
-@torch.no_grad()
-def naive(model: Any, prompt: list[int], new_tokens: int) -> tuple[int, ...]:
-    """Greedy decoding without batch, padding, cache or transformers' loop."""
-    tokens = list(prompt)
-    for _ in range(new_tokens):
-        logits = model(torch.tensor([tokens]), use_cache=False).logits[0, -1]
-        best, second = logits.topk(2).values.tolist()
-        assert best - second > 1e-3, "a near tie: choose another seed, so that rounding cannot decide"
-        tokens.append(int(logits.argmax()))
-    return tuple(tokens[len(prompt) :])
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 32])

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from naive_decoding import naive
 
 from lit_align.evals import generate as generate_module
 from lit_align.evals.generate import Completion, generate
@@ -32,17 +33,6 @@ def model(request: pytest.FixtureRequest) -> Any:
     model = policy.causal_lm
     model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight), requires_grad=False)
     return model.eval()
-
-
-@torch.no_grad()
-def naive(model: Any, prompt: list[int], new_tokens: int) -> tuple[int, ...]:
-    tokens = list(prompt)
-    for _ in range(new_tokens):
-        logits = model(torch.tensor([tokens]), use_cache=False).logits[0, -1]
-        best, second = logits.topk(2).values.tolist()
-        assert best - second > 1e-3, "a near tie: choose another seed, so that rounding cannot decide"
-        tokens.append(int(logits.argmax()))
-    return tuple(tokens[len(prompt) :])
 
 
 @pytest.mark.parametrize("batch_size", [3, 6])
