@@ -159,8 +159,11 @@ def process(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     (folder / "sample.yaml").write_text(yaml.safe_dump({**SMALL, **LONGER}), encoding="utf-8")
     words = [sys.executable, "-m", "lit_align", "sample", "-c", "sample.yaml"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    # Where the tests run in the background, Ctrl-C is ignored, which a child would inherit; a handler it does not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with (folder / "stderr.txt").open("wb") as log:
         started = subprocess.Popen(words, cwd=folder, env=environment, stderr=log, stdout=subprocess.DEVNULL)
+        signal.signal(signal.SIGINT, before)
         try:
             yield started
         finally:
