@@ -20,6 +20,7 @@ from lit_align.data.sources.tat_qa.balanced import BalancedNegatives
 from lit_align.data.sources.tat_qa.negatives import Negatives
 from lit_align.data.sources.tat_qa.sampled import SampledNegatives
 from lit_align.data.sources.tat_qa.source import TATQA
+from lit_align.evals.answering import Generation
 from lit_align.evals.benchmark import ItemResult
 from lit_align.evals.pair_accuracy import PairAccuracyBenchmark
 from lit_align.evals.tat_qa import TATQABenchmark
@@ -50,7 +51,7 @@ def main() -> None:
     found: dict[str, list[dict[str, Any]]] = {
         "answers": _plain(
             TATQABenchmark(
-                val_fraction=1.0, path=path, max_prompt_length=0, max_new_tokens=32, batch_size=24
+                val_fraction=1.0, path=path, max_prompt_length=0, generation=Generation(32, batch_size=24)
             ).run(policy, chat)
         )
     }  # fmt: skip

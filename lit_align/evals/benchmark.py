@@ -6,9 +6,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from lit_align.data.chat import ChatFormat
+from lit_align.evals.answering import Answer
 from lit_align.models.policy import Policy
 
 Bounds = tuple[float, float]
@@ -31,7 +31,9 @@ class ItemResult:
         gold: The right answer.
         scores: A number for each measure of the benchmark, the main one first.
         hit_cap: Whether the answer was ended by the length cap; None where nothing was generated.
-        new_tokens: Length of the generated answer in tokens, without the stop token.
+        new_tokens: Length of what was generated in tokens, without the stop token.
+        think_tokens: How many of them are thoughts, which ``answer`` is without.
+        ties: How many were chosen among two that tie, see :class:`~lit_align.evals.generate.Completion`.
 
     Raises:
         ValueError: There is no score, or one that is not finite.
@@ -51,6 +53,8 @@ class ItemResult:
     scores: dict[str, float]
     hit_cap: bool | None
     new_tokens: int
+    think_tokens: int = 0
+    ties: int = 0
 
     def __post_init__(self) -> None:
         if not self.scores:
@@ -61,17 +65,51 @@ class ItemResult:
         # A numpy scalar would do all the way to the checkpoint, which would then not load with weights_only=True.
         object.__setattr__(self, "scores", {measure: float(score) for measure, score in self.scores.items()})
 
+    @classmethod
+    def of(
+        cls, answer: Answer, *, id: str, cluster: str, skill: str, gold: str, scores: Mapping[str, float]
+    ) -> ItemResult:
+        """The result of an item that was answered by generation.
+
+        Args:
+            answer: What the model wrote.
+            id: See the attributes.
+            cluster: See the attributes.
+            skill: See the attributes.
+            gold: See the attributes.
+            scores: See the attributes.
+        """
+        return cls(
+            id=id,
+            cluster=cluster,
+            skill=skill,
+            prompt=answer.prompt,
+            answer=answer.text,
+            gold=gold,
+            scores=dict(scores),
+            hit_cap=answer.hit_cap,
+            new_tokens=answer.tokens,
+            think_tokens=answer.think_tokens,
+            ties=answer.ties,
+        )
+
 
 class Benchmark(ABC):
     """A fixed list of items with scores for each; a frozen dataclass whose fields are the options.
 
     Attributes:
         name: Names the benchmark in tables, files and log keys; unique within a run.
-        measures: What is measured of each item, with its bounds; the main one first.
     """
 
     name: str
-    measures: ClassVar[Mapping[str, Bounds]]
+
+    @property
+    @abstractmethod
+    def measures(self) -> Mapping[str, Bounds]:
+        """What is measured of each item, with its bounds; the main one first. Most name them once, as a class."""
+
+    def check(self) -> None:  # noqa: B027  most benchmarks need nothing
+        """Refuse at the start what would fail at the first answer, such as a missing package; nothing by default."""
 
     @abstractmethod
     def conditions(self) -> dict[str, str | int]:
@@ -86,7 +124,7 @@ class Benchmark(ABC):
 
     @abstractmethod
     def run(self, policy: Policy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:
-        """Measure the model on every item.
+        """Measure the model on every item, under ``torch.distributed`` on all ranks together.
 
         Args:
             policy: The model, with the adapters that are to be measured active; generation takes its ``causal_lm``.

@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 from lit_align.data.chat import ChatFormat
+from lit_align.evals.answering import Generation
 from lit_align.evals.benchmark import SHARE, Benchmark, Bounds, ItemResult
-from lit_align.evals.generate import generate
 from lit_align.models.policy import Policy
-from lit_align.tokenizer import end_of_turn_ids
 from lit_align.types import EvalItem, EvalSource
 
 
@@ -27,11 +26,10 @@ class ExactMatchBenchmark(Benchmark):
     Args:
         items: Where the questions come from.
         name: Names the benchmark in tables, files and log keys.
-        max_new_tokens: Cap on the length of an answer in tokens, at least 1.
-        batch_size: Questions that are generated at once, at least 1.
+        generation: How the answers are generated.
 
     Raises:
-        ValueError: ``name`` is empty, or ``max_new_tokens`` or ``batch_size`` is below 1.
+        ValueError: ``name`` is empty.
 
     Example:
         >>> from lit_align.types import Message
@@ -47,56 +45,38 @@ class ExactMatchBenchmark(Benchmark):
 
     items: EvalSource
     name: str = "exact_match"
-    max_new_tokens: int = 64
-    batch_size: int = 64
+    generation: Generation = Generation(max_new_tokens=64, batch_size=64)
 
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("ExactMatchBenchmark: name must not be empty")
-        for option in ("max_new_tokens", "batch_size"):
-            if getattr(self, option) < 1:
-                raise ValueError(f"ExactMatchBenchmark: {option} must be at least 1, got {getattr(self, option)}")
 
     def conditions(self) -> dict[str, str | int]:
-        """Fingerprint of the items, number of items, cap and batch size."""
+        """Fingerprint of the items, number of items, and how answers are generated."""
         items = self._checked_items()
         text = json.dumps([asdict(item) for item in items], ensure_ascii=False)
         return {
             "items": hashlib.sha256(text.encode()).hexdigest()[:16],
             "n": len(items),
-            "max_new_tokens": self.max_new_tokens,
-            "batch_size": self.batch_size,
+            **self.generation.conditions(),
         }
 
     def run(self, policy: Policy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:
         """Ask the model every question; see :meth:`Benchmark.run`."""
         items = self._checked_items()
-        prompts = [chat.prompt_ids(item.prompt, item.id) for item in items]
-        completions = generate(
-            policy.causal_lm,
-            prompts,
-            max_new_tokens=self.max_new_tokens,
-            stop_ids=end_of_turn_ids(chat.tokenizer),
-            batch_size=self.batch_size,
-            progress=progress,
-        )
-        results = []
-        for item, prompt, completion in zip(items, prompts, completions, strict=True):
-            answer = str(chat.tokenizer.decode(list(completion.tokens), skip_special_tokens=False))
-            results.append(
-                ItemResult(
-                    id=item.id,
-                    cluster=item.cluster,
-                    skill=item.skill,
-                    prompt=str(chat.tokenizer.decode(prompt, skip_special_tokens=False)),
-                    answer=answer,
-                    gold=item.answer,
-                    scores={"exact_match": float(answer.strip() == item.answer.strip())},
-                    hit_cap=completion.hit_cap,
-                    new_tokens=len(completion.tokens),
-                )
+        prompts = self.generation.render(chat, ((item.id, item.prompt) for item in items))
+        answers = self.generation.answers(policy, chat, prompts, progress=progress)
+        return [
+            ItemResult.of(
+                answer,
+                id=item.id,
+                cluster=item.cluster,
+                skill=item.skill,
+                gold=item.answer,
+                scores={"exact_match": float(answer.text.strip() == item.answer.strip())},
             )
-        return results
+            for item, answer in zip(items, answers, strict=True)
+        ]
 
     def _checked_items(self) -> list[EvalItem]:
         items = self.items.items()

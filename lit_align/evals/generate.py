@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lit_align.evals.prompt_cache import cache_argument, families, prompt_cache
-from lit_align.evals.sampling import GREEDY, Draw, DrawnTokens, Sampling
+from lit_align.evals.ranks import gathered, rank_and_world
+from lit_align.evals.sampling import GREEDY, Draw, DrawnTokens, Sampling, Ties
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
@@ -60,10 +61,13 @@ class Completion:
     Attributes:
         tokens: The new token ids, without the stop token.
         hit_cap: Whether ``max_new_tokens`` ended it, not a stop token.
+        ties: Greedy choices, the stop token's included, whose two likeliest tokens had logits within 1e-4: in another
+            batch or on another machine rounding may choose the other one. 0 where tokens are drawn.
     """
 
     tokens: tuple[int, ...]
     hit_cap: bool
+    ties: int = field(default=0, compare=False)  # at the brink rounding says whether two tie
 
 
 def generate(
@@ -82,12 +86,13 @@ def generate(
     Greedy means greedy: sampling options, penalties and length limits in the model's own generation config (Qwen3
     ships temperature 0.6) take no part; ``sampling`` alone does. In fp32 a batch gives the tokens that each prompt
     gives alone, except where two logits tie to rounding: also when tokens are drawn, since the random numbers are those
-    of the completion. What the prompts of a batch share is computed once. Train mode of every submodule, generation
-    config and all random states are afterwards what they were, also after an exception.
+    of the completion. What the prompts of a batch share is computed once. Under ``torch.distributed`` each rank
+    computes its share of the batches, and all of them must call. Train mode of every submodule, generation config and
+    all random states are afterwards what they were, also after an exception.
 
     Args:
         model: A causal language model of transformers, adapters included, on its device.
-        prompts: Token ids of each prompt, none empty.
+        prompts: Token ids of each prompt, none empty; on all ranks the same.
         max_new_tokens: Cap on the length of a completion in tokens, at least 1.
         stop_ids: Tokens of which the first one ends a completion; may be empty.
         batch_size: Prompts that run at once, at least 1. Prompts that share the larger part of their tokens come
@@ -97,7 +102,7 @@ def generate(
         draws: Names the random numbers of each completion; needed exactly when ``sampling`` is not greedy.
 
     Returns:
-        One completion a prompt, in the order of the prompts.
+        One completion a prompt, in the order of the prompts, on every rank.
 
     Raises:
         ValueError: An empty prompt, ``max_new_tokens`` or ``batch_size`` below 1, or ``draws`` that are missing, too
@@ -112,13 +117,14 @@ def generate(
         ([5, 5], True)
     """
     completions: dict[int, Completion] = {}
+    rank, world = rank_and_world()
     bar = tqdm(
         total=len(prompts),
         desc=progress,
         unit="item",
         delay=SECONDS_BEFORE_PROGRESS,
         leave=False,
-        disable=progress is None,
+        disable=progress is None or rank > 0,
     )
     with bar:
         for indices, batch in generate_batches(
@@ -129,10 +135,11 @@ def generate(
             batch_size=batch_size,
             sampling=sampling,
             draws=draws,
+            share=(rank, world),
         ):
             completions.update(zip(indices, batch, strict=True))
-            bar.update(len(indices))
-    return [completions[index] for index in range(len(prompts))]
+            bar.update(min(len(indices) * world, len(prompts) - bar.n))
+    return list(gathered(completions).values())
 
 
 def generate_batches(
@@ -144,8 +151,20 @@ def generate_batches(
     batch_size: int = 32,
     sampling: Sampling = GREEDY,
     draws: Sequence[Draw] | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[list[int], list[Completion]]]:
     """As :func:`generate`, batch by batch, for those who keep each before the next one is begun.
+
+    Args:
+        model: As there, like all that follows.
+        prompts: Of all ranks.
+        max_new_tokens: Cap.
+        stop_ids: Stop tokens.
+        batch_size: Prompts at once.
+        sampling: How tokens are drawn.
+        draws: Random numbers.
+        share: Number of this rank and of all ranks; the batches are those of a single one, and this rank takes every
+            so-manyth.
 
     Yields:
         Numbers of the batch's prompts, and their completions. The model is as it was while the caller has the turn.
@@ -164,13 +183,14 @@ def generate_batches(
         raise ValueError(f"{len(draws or ())} draws for {len(prompts)} prompts: one each, and none with temperature 0")
     order = [index for family in families(prompts) for index in family]
     config = _generation_config(max_new_tokens, stop_ids)
-    for start in range(0, len(prompts), batch_size):
+    rank, world = share
+    for start in range(rank * batch_size, len(prompts), world * batch_size):
         indices = order[start : start + batch_size]
         batch = [prompts[index] for index in indices]
         drawn = [draws[index] for index in indices] if draws else []
         try:
             with preserved_rng(), _generating(model, config), torch.no_grad():
-                rows = _continue(model, batch, config, sampling, drawn)
+                rows, chosen = _continue(model, batch, config, sampling, drawn)
         except torch.OutOfMemoryError as error:
             longest = max(map(len, batch))
             error.add_note(
@@ -178,7 +198,7 @@ def generate_batches(
                 f"lower batch_size (now {batch_size}) or max_new_tokens"
             )
             raise
-        yield indices, [_cut(row, stop_ids) for row in rows]
+        yield indices, [_cut(row, ties, stop_ids) for row, ties in zip(rows, chosen, strict=True)]
 
 
 @contextmanager
@@ -261,27 +281,28 @@ def _continue(
     config: GenerationConfig,
     sampling: Sampling,
     draws: Sequence[Draw],
-) -> list[list[int]]:
-    """The new tokens of one batch, each row as long as the longest one."""
+) -> tuple[list[list[int]], list[list[bool]]]:
+    """The new tokens of one batch, each row as long as the longest one, and which of them tied with another."""
     width = max(len(prompt) for prompt in prompts)
     pad_id = config.pad_token_id
     tokens = torch.tensor([[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     # Greedy for transformers in any case: a drawn token is made the only possible one.
-    drawn = [DrawnTokens(draws, sampling, width, int(config.max_new_tokens), model.device)] if draws else []
+    ties = Ties()
+    chooser = DrawnTokens(draws, sampling, width, int(config.max_new_tokens), model.device) if draws else ties
     cache = prompt_cache(model, prompts)
     output = model.generate(
         tokens.to(model.device),
         attention_mask=mask.to(model.device),
         generation_config=config,
-        logits_processor=drawn,
+        logits_processor=[chooser],
         **({} if cache is None else {cache_argument(model.prepare_inputs_for_generation): cache}),
     )
     rows: list[list[int]] = output[:, width:].tolist()
-    return rows
+    return rows, ties.by_row() or [[]] * len(rows)
 
 
-def _cut(row: list[int], stop_ids: Sequence[int]) -> Completion:
+def _cut(row: list[int], ties: list[bool], stop_ids: Sequence[int]) -> Completion:
     stops = frozenset(stop_ids)
     end = next((position for position, token in enumerate(row) if token in stops), None)
-    return Completion(tuple(row[:end]), hit_cap=end is None)
+    return Completion(tuple(row[:end]), hit_cap=end is None, ties=sum(ties if end is None else ties[: end + 1]))

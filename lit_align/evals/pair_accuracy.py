@@ -23,6 +23,7 @@ from lit_align.data.sources.rows import stop_at
 from lit_align.data.tokenising import BadRows
 from lit_align.evals.benchmark import SHARE, Benchmark, Bounds, ItemResult
 from lit_align.evals.generate import SECONDS_BEFORE_PROGRESS, evaluating
+from lit_align.evals.ranks import gathered, rank_and_world
 from lit_align.forest import TokenForest, TokenPath
 from lit_align.losses.anchor import ReverseKL
 from lit_align.models.policy import Policy
@@ -127,23 +128,26 @@ class PairAccuracyBenchmark(Benchmark):
         most = len(self._pairs)
         tokenising = PairTokenising(chat, self.lengths, most, self.token_budget, self.bad_rows, self.name)
         trees = tokenising.trees(self._pairs.values())
+        rank, world = rank_and_world()
         bar = tqdm(
             total=sum(len(tree.paths) // 2 for tree in trees),
             desc=progress,
             unit="pair",
             delay=SECONDS_BEFORE_PROGRESS,
             leave=False,
-            disable=progress is None,
+            disable=progress is None or rank > 0,
         )
-        results = []
+        own: dict[int, list[ItemResult]] = {}
         with bar:
-            for tree in trees:
+            for place in range(rank, len(trees), world):
+                tree = trees[place]
                 scores = pair_scores(policy, TokenForest.build([tree.paths]).to(policy.device), self.reference)
-                for number, path in enumerate(tree.paths[::2]):
-                    own = {measure: float(values[number]) for measure, values in scores.items()}
-                    results.append(self._result(path, own, chat))
-                bar.update(len(tree.paths) // 2)
-        return results
+                by_pair = [
+                    {name: float(values[n]) for name, values in scores.items()} for n in range(len(tree.paths) // 2)
+                ]
+                own[place] = [self._result(path, one, chat) for path, one in zip(tree.paths[::2], by_pair, strict=True)]
+                bar.update(len(by_pair))
+        return [result for part in gathered(own).values() for result in part]
 
     def _result(self, path: TokenPath, scores: dict[str, float], chat: ChatFormat) -> ItemResult:
         pair = self._pairs[path.example.removesuffix(" chosen")]

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from lit_align.data.chat import ChatFormat
 from lit_align.data.mixture import group_of
+from lit_align.evals.answering import Generation
 from lit_align.evals.benchmark import SHARE, Benchmark, Bounds, ItemResult
 from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.models.policy import Policy
@@ -38,11 +39,10 @@ class PreferredAnswerBenchmark(Benchmark):
     Args:
         source: Where the pairs come from; all of them are asked, so training must not see them.
         name: Names the benchmark in tables, files and log keys.
-        max_new_tokens: Cap on the length of an answer in tokens, at least 1.
-        batch_size: Prompts that are generated at once, at least 1.
+        generation: How the answers are generated.
 
     Raises:
-        ValueError: ``name`` is empty, or ``max_new_tokens`` or ``batch_size`` is below 1.
+        ValueError: ``name`` is empty.
 
     Example:
         >>> from lit_align.data.sources.scale_answers import ScalePairs
@@ -54,14 +54,13 @@ class PreferredAnswerBenchmark(Benchmark):
 
     source: PairSource
     name: str = "preferred answers"
-    max_new_tokens: int = 64
-    batch_size: int = 64
+    generation: Generation = Generation(max_new_tokens=64, batch_size=64)
 
     def __post_init__(self) -> None:
-        ExactMatchBenchmark(_Chosen(()), self.name, self.max_new_tokens, self.batch_size)  # refuses the options
+        ExactMatchBenchmark(_Chosen(()), self.name, self.generation)  # refuses the options
 
     def conditions(self) -> dict[str, str | int]:
-        """Fingerprints of prompts, chosen and rejected answers, their number, cap and batch size."""
+        """Fingerprints of prompts, chosen and rejected answers, their number, and how answers are generated."""
         text = json.dumps([one.rejected for one in self._pairs], ensure_ascii=False)
         return {**self._questions.conditions(), "rejected": hashlib.sha256(text.encode()).hexdigest()[:16]}
 
@@ -85,4 +84,4 @@ class PreferredAnswerBenchmark(Benchmark):
 
     @property
     def _questions(self) -> ExactMatchBenchmark:
-        return ExactMatchBenchmark(_Chosen(self._pairs), self.name, self.max_new_tokens, self.batch_size)
+        return ExactMatchBenchmark(_Chosen(self._pairs), self.name, self.generation)

@@ -51,6 +51,9 @@ class Sampling:
 
 GREEDY = Sampling(temperature=0.0)
 
+TIE = 1e-4
+"""Two logits of fp32 that are nearer than this may change places between batches of other shapes."""
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -138,3 +141,27 @@ class DrawnTokens:
         """
         drawn = draw_tokens(scores, self._uniforms[:, input_ids.shape[1] - self._width], self._sampling)
         return torch.full_like(scores, float("-inf")).scatter_(1, drawn[:, None], 0.0)
+
+
+class Ties:
+    """Notes where two tokens tie for the likeliest, and leaves the logits alone; a logits processor of transformers."""
+
+    def __init__(self) -> None:
+        self._found: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Compare the two largest logits of each row.
+
+        Args:
+            input_ids: Tokens so far, ``(B, L)``.
+            scores: Logits of the next one, ``(B, V)``.
+        """
+        del input_ids
+        first, second = scores.float().topk(2, dim=-1).values.unbind(-1)
+        self._found.append(first - second <= TIE)
+        return scores
+
+    def by_row(self) -> list[list[bool]]:
+        """Whether each new token of each row was chosen so; empty before the first token."""
+        found: list[list[bool]] = torch.stack(self._found, dim=1).tolist() if self._found else []
+        return found

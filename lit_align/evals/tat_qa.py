@@ -16,11 +16,10 @@ from lit_align.data.sources.tat_qa.answers import AnswerFormat, PlainAnswer, gol
 from lit_align.data.sources.tat_qa.prompt import DefaultPrompt, TATQAPrompt
 from lit_align.data.sources.tat_qa.reading import Context, Question, read_contexts
 from lit_align.data.sources.tat_qa.scoring import gold_of
+from lit_align.evals.answering import Answer, Generation
 from lit_align.evals.benchmark import SHARE, Benchmark, Bounds, ItemResult
-from lit_align.evals.generate import Completion, generate
 from lit_align.metrics.tat_qa import TATQAPrediction, score_answer
 from lit_align.models.policy import Policy
-from lit_align.tokenizer import end_of_turn_ids
 from lit_align.types import Message
 
 logger = logging.getLogger(__name__)
@@ -61,17 +60,16 @@ class TATQABenchmark(Benchmark):
             takes all that are held out.
         max_prompt_length: Tokens of a prompt, >= 0; a question whose prompt is longer is dropped, as in training, and
             counted in the log and on the progress bar. 0 sets no limit.
-        max_new_tokens: Cap on the length of an answer in tokens, at least 1.
-        batch_size: Questions that are generated at once, at least 1.
+        generation: How the answers are generated; those about one table come together and share its prefill.
         name: Names the benchmark in tables, files and log keys.
 
     Raises:
         ValueError: A value is out of its range.
 
     Example:
-        >>> TATQABenchmark(val_fraction=0.2, max_new_tokens=0)
+        >>> TATQABenchmark(val_fraction=0.2, limit=0)
         Traceback (most recent call last):
-        ValueError: TATQABenchmark: max_new_tokens must be at least 1, got 0
+        ValueError: TATQABenchmark: limit must be at least 1 or null, got 0
     """
 
     measures: ClassVar[Mapping[str, Bounds]] = {
@@ -91,8 +89,7 @@ class TATQABenchmark(Benchmark):
     split_seed: int = 0
     limit: int | None = None
     max_prompt_length: int = 768
-    max_new_tokens: int = 128
-    batch_size: int = 16
+    generation: Generation = Generation(max_new_tokens=128)
     name: str = "tat-qa"
 
     def __post_init__(self) -> None:
@@ -101,21 +98,18 @@ class TATQABenchmark(Benchmark):
             ("val_fraction", 0 < self.val_fraction <= 1, "be in (0, 1]"),
             ("limit", self.limit is None or self.limit >= 1, "be at least 1 or null"),
             ("max_prompt_length", self.max_prompt_length >= 0, "be >= 0"),
-            ("max_new_tokens", self.max_new_tokens >= 1, "be at least 1"),
-            ("batch_size", self.batch_size >= 1, "be at least 1"),
         ):
             if not holds:
                 raise ValueError(f"TATQABenchmark: {option} must {rule}, got {getattr(self, option)!r}")
 
     def conditions(self) -> dict[str, str | int]:
-        """Fingerprint of the prompts and gold answers, number of questions, limits and batch size."""
+        """Fingerprint of the prompts and gold answers, number of questions, limit, and how answers are generated."""
         items = [(one.question.uid, one.text, gold_text(one.question)) for one in self._asked]
         return {
             "items": hashlib.sha256(json.dumps(items, ensure_ascii=False).encode()).hexdigest()[:16],
             "n": len(items),
             "max_prompt_length": self.max_prompt_length,
-            "max_new_tokens": self.max_new_tokens,
-            "batch_size": self.batch_size,
+            **self.generation.conditions(),
         }
 
     def groups(self) -> frozenset[str]:
@@ -124,38 +118,33 @@ class TATQABenchmark(Benchmark):
 
     def run(self, policy: Policy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:
         """Ask every question; see :meth:`Benchmark.run`."""
-        prompts = [chat.prompt_ids([Message("user", one.text)], one.question.uid) for one in self._asked]
-        kept = [i for i, ids in enumerate(prompts) if len(ids) <= (self.max_prompt_length or len(ids))]
+        asked = ((one.question.uid, [Message("user", one.text)]) for one in self._asked)
+        prompts = self.generation.render(chat, asked)
+        most = self.max_prompt_length or max(len(prompt.tokens) for prompt in prompts)
+        kept = [i for i, prompt in enumerate(prompts) if len(prompt.tokens) <= most]
         dropped = len(prompts) - len(kept)
         told = f"{dropped} of {len(prompts)} prompts over max_prompt_length = {self.max_prompt_length} dropped"
         if not kept:
             raise ValueError(f"benchmark {self.name!r}: {told}, none is left; raise it")
         logger.info(f"{self.name}: {len(kept)} questions; {told}")
-        completions = generate(
-            policy.causal_lm,
+        answers = self.generation.answers(
+            policy,
+            chat,
             [prompts[i] for i in kept],
-            max_new_tokens=self.max_new_tokens,
-            stop_ids=end_of_turn_ids(chat.tokenizer),
-            batch_size=self.batch_size,
             progress=f"{progress}, {told}" if progress and dropped else progress,
         )
-        return [
-            self._result(self._asked[i], prompts[i], completion, chat)
-            for i, completion in zip(kept, completions, strict=True)
-        ]
+        return [self._result(self._asked[i], answer) for i, answer in zip(kept, answers, strict=True)]
 
-    def _result(self, one: _Asked, prompt: list[int], completion: Completion, chat: ChatFormat) -> ItemResult:
-        answer = str(chat.tokenizer.decode(list(completion.tokens), skip_special_tokens=False))
-        items, scale = parse(answer)
+    def _result(self, one: _Asked, answer: Answer) -> ItemResult:
+        items, scale = parse(answer.text)
         # For the lenient rule, which takes the first number of a text: all but a derivation.
         told = "\n".join([*items, scale])
         scores = score_answer(TATQAPrediction(items, scale, told), gold_of(one.question))
-        return ItemResult(
+        return ItemResult.of(
+            answer,
             id=one.question.uid,
             cluster=one.context.uid,
             skill=one.question.answer_type,
-            prompt=str(chat.tokenizer.decode(prompt, skip_special_tokens=False)),
-            answer=answer,
             gold=gold_text(one.question),
             scores={
                 "exact_match": scores.exact_match,
@@ -164,8 +153,6 @@ class TATQABenchmark(Benchmark):
                 "legacy_accuracy": scores.legacy_accuracy,
                 "unparsed": float(not items),
             },
-            hit_cap=completion.hit_cap,
-            new_tokens=len(completion.tokens),
         )
 
     def _group(self, context: Context, question: Question) -> str:

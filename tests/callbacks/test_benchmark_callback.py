@@ -186,7 +186,7 @@ def test_a_line_an_item_and_phase_and_one_table(
         for name in ("new skill", "old skills")
         for index in range(4)
     ]
-    keys = "benchmark phase step id cluster skill prompt answer gold scores hit_cap new_tokens"
+    keys = "benchmark phase step id cluster skill prompt answer gold scores hit_cap new_tokens think_tokens ties"
     assert list(records[0]) == keys.split()
     assert records[1]["prompt"] == "вопрос 1"
     assert "вопрос" in (Path(trainer.log_dir) / "benchmarks.jsonl").read_text(encoding="utf-8")

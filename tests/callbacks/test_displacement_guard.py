@@ -96,7 +96,10 @@ def _settings(guard: dict[str, Any], loss: str = "SigmoidLoss") -> dict[str, Any
     Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     source = {"class_path": "PreferenceFile", "init_args": {"path": "pairs.jsonl"}}
     item = {"class_path": "TableSkillItems", "init_args": {"skills": ["rise"], "n_per_skill": 2}}
-    exact = {"class_path": "ExactMatchBenchmark", "init_args": {"name": "rise", "items": item, "max_new_tokens": 2}}
+    exact = {
+        "class_path": "ExactMatchBenchmark",
+        "init_args": {"name": "rise", "items": item, "generation": {"max_new_tokens": 2}},
+    }
     return {
         "cpu_threads": 1,
         "model": {

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lit_align.data.chat import ChatFormat
-from lit_align.evals import exact_match
+from lit_align.evals import answering
+from lit_align.evals.answering import Generation
 from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.evals.generate import Completion
 from lit_align.types import EvalItem, EvalSource, Message
@@ -62,7 +63,7 @@ def answered(monkeypatch: pytest.MonkeyPatch, chat: ChatFormat) -> dict[str, Any
         tokens = [chat.tokenizer.encode(answer, add_special_tokens=False) for answer in seen["answers"]]
         return [Completion(tuple(ids), hit_cap=len(ids) >= options["max_new_tokens"]) for ids in tokens]
 
-    monkeypatch.setattr(exact_match, "generate", generate)
+    monkeypatch.setattr(answering, "generate", generate)
     return seen
 
 
@@ -81,7 +82,7 @@ def test_only_an_answer_equal_to_the_gold_one_up_to_outer_space_is_right(
 def test_a_result_records_the_whole_item(chat: ChatFormat, answered: dict[str, Any]) -> None:
     answered["answers"] = ["2", "four", "Москва"]
 
-    first, second, third = ExactMatchBenchmark(ITEMS, max_new_tokens=4).run(SPEAKER, chat)
+    first, second, third = ExactMatchBenchmark(ITEMS, generation=Generation(4)).run(SPEAKER, chat)
 
     assert (first.id, first.cluster, first.skill) == ("a", "cluster of a", "sums")
     assert first.prompt == "<|im_start|>user\n1 + 1?<|im_end|>\n<|im_start|>assistant\n"
@@ -96,9 +97,9 @@ def test_prompts_are_those_of_training_and_settings_reach_generation(
 ) -> None:
     answered["answers"] = ["", "", ""]
 
-    ExactMatchBenchmark(ITEMS, max_new_tokens=9, batch_size=2).run(SPEAKER, chat, progress="label")
+    ExactMatchBenchmark(ITEMS, generation=Generation(9, batch_size=2)).run(SPEAKER, chat, progress="label")
 
-    assert answered["prompts"] == [chat.prompt_ids(entry.prompt) for entry in ITEMS.listed]
+    assert list(map(list, answered["prompts"])) == [chat.prompt_ids(entry.prompt) for entry in ITEMS.listed]
     ids = chat.tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
     assert answered["stop_ids"] == ids
     assert (answered["max_new_tokens"], answered["batch_size"], answered["progress"]) == (9, 2, "label")
@@ -119,7 +120,7 @@ def test_a_real_model_gives_its_greedy_text(chat: ChatFormat) -> None:
         bias[chat.tokenizer.convert_tokens_to_ids("!")] = 1
         model.lm_head.bias = torch.nn.Parameter(bias)
 
-    benchmark = ExactMatchBenchmark(Listed((item("a", "?", "!!!"),)), max_new_tokens=3)
+    benchmark = ExactMatchBenchmark(Listed((item("a", "?", "!!!"),)), generation=Generation(3))
     results = benchmark.run(SimpleNamespace(causal_lm=model), chat)
 
     assert (results[0].answer, results[0].scores["exact_match"], results[0].hit_cap) == ("!!!", 1.0, True)
@@ -129,8 +130,8 @@ def test_conditions_change_with_items_and_settings_and_with_nothing_else() -> No
     benchmark = ExactMatchBenchmark(ITEMS, name="one")
     same = ExactMatchBenchmark(Listed(tuple(replace(entry) for entry in ITEMS.listed)), name="two")
     others = [
-        replace(benchmark, max_new_tokens=5),
-        replace(benchmark, batch_size=5),
+        replace(benchmark, generation=Generation(5)),
+        replace(benchmark, generation=Generation(3, batch_size=5)),
         replace(benchmark, items=Listed(ITEMS.listed[:2])),
         replace(benchmark, items=Listed((replace(ITEMS.listed[0], answer="3"), *ITEMS.listed[1:]))),
     ]
@@ -152,7 +153,7 @@ def test_unusable_items_are_refused(chat: ChatFormat, items: tuple[EvalItem, ...
         benchmark.conditions()
 
 
-@pytest.mark.parametrize("options", [{"name": ""}, {"max_new_tokens": 0}, {"batch_size": 0}])
+@pytest.mark.parametrize("options", [{"name": ""}])
 def test_unusable_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"ExactMatchBenchmark: {next(iter(options))} must"):
         ExactMatchBenchmark(ITEMS, **options)

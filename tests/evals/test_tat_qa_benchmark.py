@@ -15,16 +15,18 @@ from tat_qa_tables import table_of, write
 
 from lit_align.data.chat import ChatFormat
 from lit_align.data.preference import PreferenceDataModule
-from lit_align.data.sources.tat_qa.answers import AnswerFormat, DerivationThenAnswer, PlainAnswer
+from lit_align.data.sources.tat_qa.answers import AnswerFormat, DerivationThenAnswer, PlainAnswer, gold_text
 from lit_align.data.sources.tat_qa.prompt import DefaultPrompt, RecipePrompt, TATQAPrompt
 from lit_align.data.sources.tat_qa.reading import Question
 from lit_align.data.sources.tat_qa.recipe import RecipeNegatives
 from lit_align.data.sources.tat_qa.source import TATQA
-from lit_align.evals import tat_qa
+from lit_align.evals import answering
+from lit_align.evals.answering import Generation
 from lit_align.evals.benchmark import ItemResult, check_scores
 from lit_align.evals.generate import Completion
 from lit_align.evals.tat_qa import TATQABenchmark
 from lit_align.tokenizer import load_tokenizer
+from lit_align.types import Message
 
 DEV = Path("/work/shared/data/tat-qa/tatqa_dataset_dev.json")
 SPEAKER = SimpleNamespace(causal_lm=object())  # a policy whose model is never run
@@ -44,7 +46,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def every(path: str) -> TATQABenchmark:
     # The tiny tokenizer's tokens are short.
-    return TATQABenchmark(1.0, path, max_prompt_length=0, max_new_tokens=1000)
+    return TATQABenchmark(1.0, path, max_prompt_length=0, generation=Generation(1000))
 
 
 Said = Callable[[Question], str]
@@ -59,7 +61,7 @@ def answered(monkeypatch: pytest.MonkeyPatch, chat: ChatFormat) -> Callable[...,
             run.options = {"model": model, **options}  # type: ignore[attr-defined]
             limit = benchmark.max_prompt_length or 10**6
             asked = [one for one in benchmark._asked if len(chat.prompt_ids(messages_of(one))) <= limit]
-            assert prompts == [chat.prompt_ids(messages_of(one)) for one in asked]
+            assert list(map(list, prompts)) == [chat.prompt_ids(messages_of(one)) for one in asked]
             texts = [says(one.question) for one in asked]
             tokens = [chat.tokenizer.encode(text, add_special_tokens=False) for text in texts]
             return [
@@ -67,18 +69,18 @@ def answered(monkeypatch: pytest.MonkeyPatch, chat: ChatFormat) -> Callable[...,
                 for ids in tokens
             ]
 
-        monkeypatch.setattr(tat_qa, "generate", generate)
+        monkeypatch.setattr(answering, "generate", generate)
         return benchmark.run(SPEAKER, chat, progress=progress)  # type: ignore[arg-type]
 
     return run
 
 
-def messages_of(asked: Any) -> list[tat_qa.Message]:
-    return [tat_qa.Message("user", asked.text)]
+def messages_of(asked: Any) -> list[Message]:
+    return [Message("user", asked.text)]
 
 
 def gold(question: Question) -> str:
-    return tat_qa.gold_text(question)
+    return gold_text(question)
 
 
 @pytest.mark.parametrize("answer", [PlainAnswer(), DerivationThenAnswer()])
@@ -96,7 +98,7 @@ def test_gold_answers_are_all_right(
 
 @pytest.mark.skipif(not DEV.exists(), reason="the published file is not here")
 def test_gold_answers_of_the_published_file_are_all_right(answered: Callable[..., list[ItemResult]]) -> None:
-    benchmark = TATQABenchmark(0.15, str(DEV), max_prompt_length=0, max_new_tokens=1000)
+    benchmark = TATQABenchmark(0.15, str(DEV), max_prompt_length=0, generation=Generation(1000))
 
     results = answered(benchmark, gold)
 
@@ -128,7 +130,7 @@ def test_what_cannot_be_read_is_wrong_and_counted(
 def test_results_record_the_question_and_the_cap(
     every: TATQABenchmark, answered: Callable[..., list[ItemResult]]
 ) -> None:
-    benchmark = replace(every, max_new_tokens=6, batch_size=3)
+    benchmark = replace(every, generation=Generation(6, batch_size=3))
 
     results = answered(benchmark, gold, "label")
 
@@ -224,7 +226,8 @@ def test_conditions_change_with_questions_prompts_and_settings(path: str, tmp_pa
     for context in changed:
         context["questions"][0]["question"] += "?"
     others: list[dict[str, Any]] = [
-        {"max_new_tokens": 5}, {"max_prompt_length": 5}, {"batch_size": 5}, {"limit": 9}, {"split_seed": 1},
+        {"generation": Generation(5)}, {"max_prompt_length": 5}, {"generation": Generation(1000, thinking=True)},
+        {"limit": 9}, {"split_seed": 1},
         {"prompt": RecipePrompt()}, {"answer": DerivationThenAnswer()}, {"path": write(tmp_path, changed)},
     ]  # fmt: skip
 
@@ -235,7 +238,7 @@ def test_conditions_change_with_questions_prompts_and_settings(path: str, tmp_pa
 
 @pytest.mark.parametrize(
     "options", [{"name": ""}, {"val_fraction": 0.0}, {"val_fraction": 1.5}, {"limit": 0}, {"max_prompt_length": -1},
-                {"max_new_tokens": 0}, {"batch_size": 0}]
+                {"limit": -1}]
 )  # fmt: skip
 def test_unusable_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"TATQABenchmark: {next(iter(options))} must"):
