@@ -7,7 +7,7 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -16,11 +16,14 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+import lit_align.cli_names  # noqa: F401  so that configurations may use short names
 from lit_align import __version__
 from lit_align.callbacks.adapter_export import AdapterExport
 from lit_align.callbacks.benchmark import BenchmarkEvaluation
 from lit_align.callbacks.checkpoint import WindowCheckpoint
 from lit_align.callbacks.displacement_guard import DisplacementGuard
+from lit_align.callbacks.early_stopping import MTBenchEarlyStopping
+from lit_align.callbacks.finished_adapter import FinishedAdapter
 from lit_align.callbacks.progress import WindowProgress
 from lit_align.callbacks.run_record import RunRecord
 from lit_align.checkpoint import AdapterCheckpointIO
@@ -29,44 +32,15 @@ from lit_align.cli_class_change import class_changes
 from lit_align.cli_commands import COMMAND_CLASSES, run_command
 from lit_align.cli_explain import refusal
 from lit_align.cli_parser import AlignParser, RefusedSettingsError
-from lit_align.data.preference import PreferenceDataModule
-from lit_align.data.sft import SFTDataModule
-from lit_align.data.sources.messages_file import MessagesFile
-from lit_align.data.sources.preference_file import PreferenceFile
-from lit_align.data.sources.prompt_completion_file import PromptCompletionFile
-from lit_align.data.sources.samples import BestOfSamples, RejectedSamples, RightAndWrong
-from lit_align.data.sources.scale_answers import ScalePairs
-from lit_align.data.sources.t_wix import TWix
-from lit_align.data.sources.table_skills import TableSkills
-from lit_align.data.sources.tat_qa.conversations import TATQAAnswers
-from lit_align.data.sources.tat_qa.sampled import SampledNegatives
-from lit_align.data.sources.tat_qa.source import TATQA
-from lit_align.data.sources.tat_qa.symmetric import SymmetricNegatives
-from lit_align.evals.exact_match import ExactMatchBenchmark
-from lit_align.evals.pair_accuracy import PairAccuracyBenchmark
-from lit_align.evals.preferred_answer import PreferredAnswerBenchmark
-from lit_align.evals.tat_qa import TATQABenchmark
-from lit_align.losses.anchor import ReverseKL
-from lit_align.losses.preference import PreferenceLoss
+from lit_align.models.adapter_switch import AdapterSwitch
 from lit_align.modules.base import AlignModule
-from lit_align.modules.dpo import DPOModule
-from lit_align.modules.optimizer import AdamW8bit
-from lit_align.modules.schedule import CosineSchedule
-from lit_align.modules.sft import SFTModule
 from lit_align.modules.startup import (
     refuse_absent_devices,
     refuse_other_data,
     refuse_precision,
     refuse_trainer_settings,
 )
-
-# Imported so that configurations may use short names: of these and of all classes that their files define.
-SHORT_NAMES = (
-    AdamW8bit, BenchmarkEvaluation, BestOfSamples, CosineSchedule, DisplacementGuard, DPOModule, ExactMatchBenchmark,
-    MessagesFile, PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark,
-    PromptCompletionFile, RejectedSamples, ReverseKL, RightAndWrong, SampledNegatives, ScalePairs, SFTDataModule,
-    SFTModule, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
-)  # fmt: skip
+from lit_align.tokenizer import PACKAGE_PREFIX
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +60,13 @@ class AlignCLI(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         if subcommand != sys.argv[1]:  # all options of the others would take as long again
             return self.init_parser(**kwargs)
-        return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "validate":
+            parser.add_argument(
+                "--against", type=str, default="",
+                help="Compare the benchmarks with those of this: a checkpoint, the folder of an adapter, or `base`.",
+            )  # fmt: skip
+        return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options beside model, data and trainer."""
@@ -131,13 +111,35 @@ class AlignCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """End with the reason of a run that was stopped before its time."""
-        for one in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(one, DisplacementGuard) and one.stopped:
+        for one in self._callbacks:
+            if isinstance(one, DisplacementGuard | MTBenchEarlyStopping) and one.stopped:
                 logger.warning(one.stopped)
 
     def before_validate(self) -> None:
-        """Find what is wrong with the data or a checkpoint before a folder is made."""
+        """Open what is to be measured, and find what is wrong with it or the data before a folder is made."""
+        path, against = (self._get(self.config_init, key) for key in ("ckpt_path", "against"))
+        benchmarks = [one for one in self._callbacks if isinstance(one, BenchmarkEvaluation)]
+        if against and not benchmarks:
+            raise RefusedSettingsError(
+                "`--against` compares what benchmarks measure, and `trainer.callbacks` has no BenchmarkEvaluation"
+            )
+        if path and (Path(path).is_dir() or str(path).startswith(PACKAGE_PREFIX)):
+            self._refuse_misfit(AdapterSwitch(str(path)))
+            self._callbacks.append(FinishedAdapter(str(path)))
+            self.config_init["validate"]["ckpt_path"] = None  # not for Lightning to open
+        if against:
+            self._refuse_misfit(AdapterSwitch(against))
+        for one in benchmarks if against else ():
+            one.against = AdapterSwitch(against)
         self._read_ahead("validate")
+
+    @property
+    def _callbacks(self) -> list[Any]:
+        return cast("list[Any]", self.trainer.callbacks)  # type: ignore[attr-defined]
+
+    def _refuse_misfit(self, switch: AdapterSwitch) -> None:
+        if isinstance(self.model, AlignModule):
+            switch.check(self.model.base, self.model.lora)
 
     def _read_ahead(self, stage: str) -> None:
         if isinstance(self.model, AlignModule):

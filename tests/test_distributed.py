@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -81,6 +82,31 @@ def test_two_ranks_average_as_one(tmp_path: Path) -> None:
     assert [state["updates"] for state in states] == [2, 2]
     assert max(float(tensor.abs().max()) for name, tensor in alone.items() if "lora_B" in name) > 1e-3
     assert max(float((alone[k] - together[k]).abs().max() / alone[k].abs().max()) for k in alone) < 1e-5
+
+
+def test_two_ranks_measure_each_item_once_and_as_one(tmp_path: Path) -> None:
+    items = {"class_path": "TableSkillItems", "init_args": {"skills": ["scale", "lookup"], "n_per_skill": 7}}
+    pairs = {"class_path": "ScalePairs", "init_args": {"split": "eval", "n": 7}}
+    exact = {"items": items, "generation": {"max_new_tokens": 16, "batch_size": 4}}
+    callback = {
+        "class_path": "BenchmarkEvaluation",
+        "init_args": {
+            "benchmarks": [
+                {"class_path": "ExactMatchBenchmark", "init_args": exact},
+                {"class_path": "PairAccuracyBenchmark", "init_args": {"source": pairs, "val_fraction": 1.0}},
+            ]
+        },
+    }
+    measured = []
+    for name, trainer in (("one", {"devices": 1}), ("two", TWO)):
+        run = complete(tmp_path / name, _plain({}, {**trainer, "max_steps": 1, "callbacks": [callback]}))
+        rows = [json.loads(line) for line in (run / "benchmarks.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert len(rows) == 2 * (14 + 7)
+        measured.append([row for row in rows if row["phase"] == "before"])
+        assert "difference" in (run / "benchmarks.md").read_text(encoding="utf-8")
+    for one, two in zip(*measured, strict=True):
+        assert one.pop("scores") == pytest.approx(two.pop("scores"), rel=1e-5)
+        assert one == two
 
 
 def test_a_run_of_two_ranks_resumes_to_the_same_bytes(tmp_path: Path) -> None:

@@ -127,3 +127,64 @@ def test_an_adapter_that_belongs_on_another_one_is_not_measured_without_it(
     assert main(["validate", "-c", fitted, f"--ckpt_path={RUN}/version_0/checkpoints/last.ckpt"]) == 1
     told = shown_line(capsys)
     assert re.search(r"trained on other adapters below \(\w{16}, here none\); set `model.reference` to that of", told)
+
+
+def _compared(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict[str, dict[str, float]]]:
+    """Scores by phase and item of a validation that compares."""
+    capsys.readouterr()
+    assert not main(["validate", *arguments])
+    assert "before [95% CI]" in capsys.readouterr().out
+    newest = max(RUN.glob("version_*"), key=lambda path: int(path.name.removeprefix("version_")))
+    version = int(newest.name.removeprefix("version_"))
+    return {phase: _scores(version, phase) for phase in ("against", "validate")}
+
+
+def test_validate_compares_an_adapter_with_another_and_with_the_base(
+    fitted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, folder = f"{RUN}/version_0/checkpoints/last.ckpt", f"{RUN}/version_0/adapter"
+    after, before = _scores(0, "after"), _scores(0, "before")
+
+    with_base = _compared(capsys, "-c", fitted, f"--ckpt_path={checkpoint}", "--against=base")
+    of_folder = _compared(capsys, "-c", fitted, f"--ckpt_path={folder}", f"--against={checkpoint}")
+    start = _compared(capsys, "-c", fitted, f"--against={folder}")
+
+    assert with_base["validate"] == of_folder["validate"] == of_folder["against"] == start["against"] == after
+    assert start["validate"] == before
+    # The reference of this run is an adapter under the live one, which the bare base is without.
+    assert with_base["against"] != before
+    assert with_base["against"].keys() == after.keys()
+
+
+def test_validate_opens_an_adapter_of_another_shape(fitted: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = "package:lit_align/assets/tiny_qwen3_undecided"
+    config = deepcopy(CONFIG)
+    config["model"]["init_args"].update(lora={"rank": 2, "alpha": 2, "target_modules": ["q_proj"]})
+    Path(fitted).write_text(yaml.safe_dump(config), encoding="utf-8")
+    same = _compared(capsys, "-c", fitted, f"--ckpt_path={folder}", f"--against={folder}")
+
+    assert same["validate"] == same["against"] != _scores(0, "before")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--against=nowhere"], "adapter nowhere: no file adapter_config.json there"),
+        (["--ckpt_path=."], "adapter .: no file adapter_config.json there"),
+        (["--against=gone.ckpt"], "checkpoint gone.ckpt: no folder gone beside it"),
+        (["--against=base", "--trainer.callbacks=null"], "`trainer.callbacks` has no BenchmarkEvaluation"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_data_are_read(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("run.yaml").write_text(yaml.safe_dump(CONFIG), encoding="utf-8")
+    try:
+        status = main(["validate", "-c", "run.yaml", *arguments])
+    except SystemExit as error:
+        status = int(str(error.code))
+    shown = capsys.readouterr()
+    assert status
+    assert told in shown.err
+    assert "reading preference pairs" not in shown.err
+    assert not RUN.exists()

@@ -1,54 +1,61 @@
-"""Benchmarks before the first step and after the last one, and the table that compares them."""
+"""Benchmarks before, during and after training, and the table that compares the ends."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
-from lit_align.data.chat import ChatFormat
-from lit_align.evals.benchmark import Benchmark, ItemResult, check_scores
-from lit_align.evals.generate import preserved_rng
+from lit_align.callbacks.measurement import (
+    Conditions,
+    Phase,
+    conditions,
+    measure,
+    policy_of,
+    record,
+    refuse_other_conditions,
+    refuse_trained_items,
+    run_folder,
+)
+from lit_align.evals.benchmark import Benchmark, Bounds, ItemResult
 from lit_align.evals.report import comparison_table, means, score_table
-from lit_align.models.policy import Policy
+from lit_align.models.adapter_switch import AdapterSwitch
 
-Phase = Literal["before", "after", "validate"]
-
-_SAMPLES = 5  # texts a phase and benchmark in TensorBoard; benchmarks.jsonl has all of them
+_Results = dict[str, list[ItemResult]]
 
 
 class BenchmarkEvaluation(pl.Callback):
-    """Run benchmarks before and after training, on the same items under the same settings, and compare.
+    """Run benchmarks before, during and after training, on the same items under the same settings, and compare.
 
-    The first measurement is of the policy that training starts from, before the first step; the second one of the
-    policy at the end of a completed fit, and is followed by a table with paired intervals. An interrupted fit has no
-    second measurement and no table. Checkpoints hold the first measurement, so that a resumed fit compares with the
-    start of the run, not with the policy that it resumes from. ``trainer.validate`` measures once.
+    The first measurement is of the policy that training starts from, before the first step; its answers are kept, and
+    every later measurement is compared with them. The last one is of the policy at the end of a completed fit, and is
+    followed by a table with paired intervals. An interrupted fit has no last measurement and no table. Checkpoints hold
+    the first measurement, so that a resumed fit compares with the start of the run, not with the policy that it resumes
+    from. ``trainer.validate`` measures once, or twice where it is given something to compare ``against``.
 
-    Training is bit for bit the same with and without this callback. Global rank 0 measures, the other ranks wait,
-    so the timeout of the process group must exceed the time that the benchmarks take.
+    Training is bit for bit the same with and without this callback. All ranks measure, each its share.
 
     The folder of the run receives ``benchmarks.jsonl`` (a line an item and phase) and ``benchmarks.md`` (the table);
     loggers receive ``val/benchmark/<name>`` and ``val/benchmark/<name>/<skill>`` (with the measure after the name where
-    a benchmark has several), TensorBoard a few answers too.
-
-    Note:
-        A callback that changes the weights when training ends, such as one that restores the best ones, must come
-        before this one in the list of callbacks.
+    a benchmark has several), TensorBoard a few answers too. Items whose prompts have chosen the checkpoint, see
+    :class:`~lit_align.callbacks.early_stopping.MTBenchEarlyStopping`, are marked ``selected`` in the table.
 
     Args:
         benchmarks: What to run; names are unique.
+        every_n_windows: Measure after each so many windows too, >= 0; 0 does not.
+        on_validation: Measure after each run over the validation data too.
+
+    Attributes:
+        against: What ``validate`` compares with, an adapter or the bare base; None for nothing.
 
     Raises:
-        ValueError: No benchmark, or two of one name; at the start: a benchmark has items that training sees; at the
-            start of a resumed fit: the benchmarks are not those of the checkpoint.
+        ValueError: No benchmark, two of one name, or ``every_n_windows`` below 0; at the start: a benchmark has items
+            that training sees; at the start of a resumed fit: the benchmarks are not those of the checkpoint.
+        ImportError: At the start: a benchmark needs a package that is not there.
         TypeError: The module has no ``policy`` or the data module no ``chat`` (at the start of fit or validate).
 
     Example:
@@ -57,56 +64,69 @@ class BenchmarkEvaluation(pl.Callback):
         ValueError: BenchmarkEvaluation: benchmarks must not be empty
     """
 
-    def __init__(self, benchmarks: list[Benchmark]) -> None:
+    def __init__(self, benchmarks: list[Benchmark], every_n_windows: int = 0, on_validation: bool = False) -> None:
         names = [benchmark.name for benchmark in benchmarks]
         if not names:
             raise ValueError("BenchmarkEvaluation: benchmarks must not be empty")
         if len(set(names)) < len(names):
             raise ValueError(f"BenchmarkEvaluation: names of benchmarks must be unique, got {names}")
+        if every_n_windows < 0:
+            raise ValueError(f"BenchmarkEvaluation: every_n_windows must be >= 0, got {every_n_windows}")
         self.benchmarks = benchmarks
+        self.every_n_windows, self.on_validation = every_n_windows, on_validation
+        self.against: AdapterSwitch | None = None
         self._measures = {benchmark.name: benchmark.measures for benchmark in benchmarks}
-        self._baseline: dict[str, list[ItemResult]] | None = None
+        self._baseline: _Results | None = None
         self._baseline_step = 0
-        self._baseline_conditions: dict[str, dict[str, str | int]] = {}
+        self._baseline_conditions: Conditions = {}
+        self._latest: tuple[object, _Results] | None = None
         self._table: str | None = None
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the policy that the run starts from, or take over the measurement of the run that is resumed."""
-        self._refuse_trained_items(trainer)
+        refuse_trained_items(trainer, self.benchmarks)
         if trainer.global_step > 0:
             self._check_resumed(trainer)
-            # Every rank takes this way, since `_record` talks to the others; the results are those of rank 0.
-            self._record(trainer, "before", self._baseline_step, self._baseline or {}, restored=True)
+            folder = run_folder(trainer)
+            if folder is None or not (folder / "benchmarks.jsonl").exists():  # not resumed in the same folder
+                self._record(trainer, "before", self._baseline_step, self._baseline or {})
             return
-        results = self._measure(trainer, "before")
-        if trainer.is_global_zero:
-            self._baseline = results
-            self._baseline_step = trainer.global_step
-            self._baseline_conditions = {benchmark.name: benchmark.conditions() for benchmark in self.benchmarks}
-        self._record(trainer, "before", trainer.global_step, results)
+        self._baseline = self._measure(trainer, "before")
+        self._baseline_step = trainer.global_step
+        self._baseline_conditions = conditions(self.benchmarks)
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Measure if it is time; the last window is measured when training has ended."""
+        if self.every_n_windows and trainer.global_step % self.every_n_windows == 0:
+            self._measure(trainer, "during")
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure inside of a fit if it is asked for, and in ``trainer.validate``."""
+        if trainer.state.fn == TrainerFn.FITTING and self.on_validation and not trainer.sanity_checking:
+            self._measure(trainer, "during")
+        if trainer.state.fn != TrainerFn.VALIDATING:
+            return
+        refuse_trained_items(trainer, self.benchmarks)
+        earlier: _Results | None = None
+        if self.against is not None:
+            with self.against.active(policy_of(trainer)):
+                earlier = measure(trainer, self.benchmarks, "against")
+            self._record(trainer, "against", trainer.global_step, earlier)
+        results = self._measure(trainer, "validate")
+        self._make_table(trainer, earlier, results)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the trained policy; Lightning calls this only if training was not interrupted."""
         # Not on_fit_end: the strategy has moved the model back to the CPU by then.
         results = self._measure(trainer, "after")
-        self._record(trainer, "after", trainer.global_step, results)
-        if trainer.is_global_zero and self._baseline is not None:
-            self._table = comparison_table(self._baseline, results, self._measures)
-        self._write_table(trainer)
-
-    @override
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure once in ``trainer.validate``; the validation loop inside of a fit is none of our concern."""
-        if trainer.state.fn != TrainerFn.VALIDATING:
-            return
-        self._refuse_trained_items(trainer)
-        results = self._measure(trainer, "validate")
-        self._record(trainer, "validate", trainer.global_step, results)
-        if trainer.is_global_zero:
-            self._table = score_table(results, self._measures)
-        self._write_table(trainer)
+        if self._baseline is not None:
+            self._make_table(trainer, self._baseline, results)
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -132,130 +152,52 @@ class BenchmarkEvaluation(pl.Callback):
         self._baseline_step = state_dict["step"]
         self._baseline_conditions = state_dict["conditions"]
 
-    def _refuse_trained_items(self, trainer: pl.Trainer) -> None:
-        """Refuse items of groups that are on the training side of the data's split."""
-        data = getattr(trainer, "datamodule", None)
-        trained: frozenset[str] = getattr(data, "trained_groups", frozenset())
-        for benchmark in self.benchmarks:
-            if both := sorted(trained & benchmark.groups()):
-                split = ", ".join(f"`{key}` = {getattr(data, key, None)}" for key in ("val_fraction", "split_seed"))
-                raise ValueError(
-                    f"benchmark {benchmark.name!r}: training sees {len(both)} of its groups, such as {both[0]!r}; "
-                    f"give it the split of the data ({split}), or other items"
-                )
-
     def _check_resumed(self, trainer: pl.Trainer) -> None:
         """Refuse to compare with a baseline that was measured otherwise, or was not measured."""
-        if not trainer.is_global_zero:
-            return
         where = f"BenchmarkEvaluation: this run resumes at step {trainer.global_step}"
         if self._baseline is None:
             raise ValueError(
                 f"{where}, and the checkpoint holds no baseline; the policy before the first step can no longer be "
                 "measured. Remove the callback, or start a new run from the weights"
             )
-        now = {benchmark.name: benchmark.conditions() for benchmark in self.benchmarks}
-        if now.keys() != self._baseline_conditions.keys():
-            raise ValueError(f"{where} with benchmarks {sorted(self._baseline_conditions)}, but has {sorted(now)}")
-        for name, conditions in now.items():
-            saved = self._baseline_conditions[name]
-            for key in saved.keys() | conditions.keys():
-                if saved.get(key) != conditions.get(key):
-                    raise ValueError(
-                        f"{where}; {key} of benchmark {name!r} was {saved.get(key)!r} in the run and is now "
-                        f"{conditions.get(key)!r}, so before and after could not be compared"
-                    )
+        refuse_other_conditions(where, self._baseline_conditions, conditions(self.benchmarks))
 
-    def _measure(self, trainer: pl.Trainer, phase: Phase) -> dict[str, list[ItemResult]]:
-        """Results by benchmark on global rank 0, nothing on the others."""
-        policy, chat = _policy(trainer), _chat(trainer)
-        results: dict[str, list[ItemResult]] = {}
-        if trainer.is_global_zero:
-            shows_progress = trainer.progress_bar_callback is not None
-            # Lightning runs callbacks outside of the precision plugin's context: bf16-mixed would generate in fp32.
-            with preserved_rng(), trainer.precision_plugin.forward_context():
-                for benchmark in self.benchmarks:
-                    label = f"{benchmark.name} ({phase})" if shows_progress else None
-                    results[benchmark.name] = benchmark.run(policy, chat, progress=label)
-                    check_scores(benchmark, results[benchmark.name])
-        trainer.strategy.barrier(f"benchmarks {phase}")
-        return results
+    def _measure(self, trainer: pl.Trainer, phase: Phase) -> _Results:
+        """Measure and record, or record once more what the policy as it is was measured to be."""
+        # A change of a tensor in place counts its version up: another callback may have restored other weights.
+        parameters = trainer.lightning_module.parameters()
+        policy = (trainer.global_step, [one._version for one in parameters if one.requires_grad])
+        if self._latest is None or self._latest[0] != policy:
+            self._latest = policy, measure(trainer, self.benchmarks, phase)
+        elif phase == "during":
+            return self._latest[1]
+        self._record(trainer, phase, trainer.global_step, self._latest[1])
+        return self._latest[1]
 
-    def _record(
-        self,
-        trainer: pl.Trainer,
-        phase: Phase,
-        step: int,
-        results: Mapping[str, Sequence[ItemResult]],
-        *,
-        restored: bool = False,
-    ) -> None:
-        """Write and log one measurement."""
-        folder = _folder(trainer)
-        if folder is None or not trainer.is_global_zero:
-            return
-        path = folder / "benchmarks.jsonl"
-        if restored and path.exists():
-            return  # resumed in the same folder: the lines are there
-        _append(path, [_line(name, phase, step, item) for name, items in results.items() for item in items])
+    def _record(self, trainer: pl.Trainer, phase: Phase, step: int, results: _Results) -> None:
         scalars = {f"val/benchmark/{key}": value for key, value in means(results).items()}
-        for logger in trainer.loggers:
-            logger.log_metrics(scalars, step=step)
-            add_text = getattr(getattr(logger, "experiment", None), "add_text", None)
-            if callable(add_text):
-                for name, items in results.items():
-                    add_text(f"benchmark/{name}/{phase}", _samples(items), step)
+        record(trainer, phase, step, results, {} if phase == "against" else scalars)
 
-    def _write_table(self, trainer: pl.Trainer) -> None:
-        folder = _folder(trainer)
-        if folder is not None and self._table is not None:
+    def _make_table(self, trainer: pl.Trainer, earlier: _Results | None, results: _Results) -> None:
+        """The table, for the end of the run and for its folder; on rank 0."""
+        if not trainer.is_global_zero:
+            return
+        marked = {name: self._marked(trainer, name, items) for name, items in results.items()}
+
+        def shown(by_name: Mapping[str, Any]) -> dict[str, Any]:
+            return {marked[name]: value for name, value in by_name.items()}
+
+        measures: Mapping[str, Mapping[str, Bounds]] = shown(self._measures)
+        if earlier is None:
+            self._table = score_table(shown(results), measures)
+        else:
+            self._table = comparison_table(shown(earlier), shown(results), measures)
+        if (folder := run_folder(trainer)) is not None:
             (folder / "benchmarks.md").write_text(self._table + "\n", encoding="utf-8")
 
-
-def _policy(trainer: pl.Trainer) -> Policy:
-    policy = getattr(trainer.lightning_module, "policy", None)
-    if not hasattr(policy, "causal_lm"):
-        raise TypeError(
-            f"BenchmarkEvaluation needs a LightningModule with `policy.causal_lm`; {type(trainer.lightning_module)} "
-            "has none"
-        )
-    return cast("Policy", policy)
-
-
-def _chat(trainer: pl.Trainer) -> ChatFormat:
-    # `trainer.datamodule` exists only after a fit or validate with a data module.
-    chat = getattr(getattr(trainer, "datamodule", None), "chat", None)
-    if chat is None:
-        raise TypeError("BenchmarkEvaluation needs a LightningDataModule with `chat`, which renders the prompts")
-    return cast("ChatFormat", chat)
-
-
-def _folder(trainer: pl.Trainer) -> Path | None:
-    """The folder of the run; ``None`` in a `fast_dev_run`, which leaves nothing behind. Call it on all ranks."""
-    if getattr(trainer, "fast_dev_run", False):  # set by Lightning, but not declared
-        return None
-    log_dir = trainer.log_dir
-    return None if log_dir is None else Path(log_dir)
-
-
-def _line(name: str, phase: Phase, step: int, item: ItemResult) -> str:
-    return json.dumps({"benchmark": name, "phase": phase, "step": step, **asdict(item)}, ensure_ascii=False) + "\n"
-
-
-def _append(path: Path, lines: Sequence[str]) -> None:
-    """Append whole lines at once, and have them on disk before training goes on."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write("".join(lines))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _samples(items: Sequence[ItemResult]) -> str:
-    """The first items as Markdown, as code so that the texts' own markup shows as written."""
-    blocks = []
-    for item in items[:_SAMPLES]:
-        scores = ", ".join(f"{measure} {score:g}" for measure, score in item.scores.items())
-        text = f"{item.prompt}\n--- answer ({scores}; gold {item.gold!r})\n{item.answer}"
-        blocks.append(f"{item.id}\n\n" + "\n".join(f"    {line}" for line in text.splitlines()))
-    return "\n\n".join(blocks)
+    @staticmethod
+    def _marked(trainer: pl.Trainer, name: str, items: list[ItemResult]) -> str:
+        """The name of a benchmark in the table, which tells whether one of its items chose the checkpoint."""
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        chose = {prompt for one in callbacks for prompt in getattr(one, "selected_prompts", ())}
+        return f"{name} (selected)" if any(item.prompt in chose for item in items) else name

@@ -343,21 +343,55 @@ def test_progress_is_labelled_where_there_is_a_progress_bar(tmp_path: Path, rand
     assert labels == [[None, None], ["new skill (before)", "new skill (after)"]]
 
 
-def test_other_ranks_wait_and_neither_generate_nor_write(tmp_path: Path) -> None:
+def test_other_ranks_measure_and_do_not_write(tmp_path: Path) -> None:
     trainer = MagicMock(spec=pl.Trainer, is_global_zero=False, global_step=0, log_dir=str(tmp_path), fast_dev_run=False)
-    trainer.lightning_module = SimpleNamespace(policy=SimpleNamespace(causal_lm=object()))
-    trainer.datamodule = SimpleNamespace(chat=Chat())
-    trainer.strategy = MagicMock()
-    benchmark = Asked()
+    model = SimpleNamespace(policy=SimpleNamespace(causal_lm=object()), parameters=list)
+    trainer.lightning_module, trainer.datamodule, trainer.callbacks = model, SimpleNamespace(chat=Chat()), []
+    benchmark = Fixed()
     callback = BenchmarkEvaluation([benchmark])
 
     callback.on_train_start(trainer, trainer.lightning_module)
+    trainer.global_step = 1
     callback.on_train_end(trainer, trainer.lightning_module)
 
-    assert benchmark.calls == []
-    assert trainer.strategy.barrier.call_count == 2
+    assert benchmark.calls == 2
     assert list(tmp_path.iterdir()) == []
-    assert callback.state_dict() == {}
+    assert callback.state_dict()["baseline"]["fixed"][0]["id"] == "a"
+
+
+@dataclass
+class Fixed(Benchmark):
+    """The same right answer from any model."""
+
+    measures: ClassVar[Mapping[str, Bounds]] = {"right": SHARE}
+
+    name: str = "fixed"
+    calls: int = 0
+
+    def conditions(self) -> dict[str, str | int]:
+        return {"n": 1}
+
+    def run(self, policy: RealPolicy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:
+        self.calls += 1
+        return [ItemResult("a", "a", "one", "?", "!", "!", {"right": 1.0}, hit_cap=False, new_tokens=1)]
+
+
+def test_measures_in_between_as_often_as_asked_and_the_end_once(tmp_path: Path, random_qwen3: str) -> None:
+    trainer = trainer_for(tmp_path, [BenchmarkEvaluation([benchmark := Fixed()], every_n_windows=2)], max_steps=4)
+    trainer.fit(Module(random_qwen3), Data())
+
+    found = [(record["phase"], record["step"]) for record in lines(trainer.log_dir)]
+    assert found == [("before", 0), ("during", 2), ("during", 4), ("after", 4)]
+    assert benchmark.calls == 3, "the policy of step 4 is measured once"
+
+
+def test_measures_after_each_validation_if_asked(tmp_path: Path, random_qwen3: str) -> None:
+    callback = BenchmarkEvaluation([Fixed()], on_validation=True)
+    trainer = trainer_for(tmp_path, [callback], max_steps=3, val_check_interval=1)
+    trainer.fit(Module(random_qwen3), Data())
+
+    found = [(record["phase"], record["step"]) for record in lines(trainer.log_dir)]
+    assert found == [("before", 0), ("during", 1), ("during", 2), ("during", 3), ("after", 3)]
 
 
 def test_missing_policy_or_chat_is_named_before_the_first_step(tmp_path: Path, random_qwen3: str) -> None:
@@ -367,9 +401,9 @@ def test_missing_policy_or_chat_is_named_before_the_first_step(tmp_path: Path, r
             self.model, self.policy = self.policy, None
 
     callback, loader = BenchmarkEvaluation([Asked()]), Data().train_dataloader()
-    with pytest.raises(TypeError, match=r"needs a LightningModule with `policy.causal_lm`"):
+    with pytest.raises(TypeError, match=r"need a LightningModule with `policy.causal_lm`"):
         trainer_for(tmp_path, [callback]).fit(WithoutPolicy(random_qwen3), Data())
-    with pytest.raises(TypeError, match="needs a LightningDataModule with `chat`"):
+    with pytest.raises(TypeError, match="need a LightningDataModule with `chat`"):
         trainer_for(tmp_path, [callback]).fit(Module(random_qwen3), loader, loader)
 
 
