@@ -117,7 +117,8 @@ class BenchmarkEvaluation(pl.Callback):
             with self.against.active(policy_of(trainer)):
                 earlier = measure(trainer, self.benchmarks, "against")
             self._record(trainer, "against", trainer.global_step, earlier)
-        results = self._measure(trainer, "validate")
+        results = measure(trainer, self.benchmarks, "validate")
+        self._record(trainer, "validate", trainer.global_step, results)
         self._make_table(trainer, earlier, results)
 
     @override
