@@ -219,8 +219,8 @@ class ScoredAnswersBenchmark(Benchmark):
         if not held_out:
             raise ValueError(
                 f"benchmark {self.name!r}: val_fraction = {self.val_fraction} with split_seed = {self.split_seed} "
-                f"holds out none of the {len(usable)} conversations of {self.source}; raise it, or set it to 1 for data that "
-                "training does not see"
+                f"holds out none of the {len(usable)} conversations of {self.source}; raise it, or set it to 1 for "
+                "data that training does not see"
             )
         if self.limit is None:
             return held_out
