@@ -107,7 +107,14 @@ class MTBenchBenchmark(Benchmark):
             answers += [first[i], replace(second.get(i, _NOT_ASKED), prompt=recorded[i])]
             turns = [_opening(question), _follow_up(question, said[i])]
             judged += [
-                Judged(_id(question, turn), asked, answer.text, question.references[turn], question.category)
+                Judged(
+                    _id(question, turn),
+                    asked,
+                    answer.text,
+                    question.references[turn],
+                    question.category,
+                    question.references[:turn],
+                )
                 for turn, (asked, answer) in enumerate(zip(turns, answers[-2:], strict=True))
             ]
         scores = scored(self.scorer, judged, policy.device, progress=progress and f"{progress}, scoring")

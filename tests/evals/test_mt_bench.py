@@ -82,6 +82,7 @@ def test_the_scorer_sees_each_answer_in_its_conversation_with_its_reference(
     said = "to Add 1 and 1."
     assert second.prompt == (Message("user", "Add 1 and 1."), Message("assistant", said), Message("user", "And 2?"))
     assert (second.answer, second.reference, second.category) == ("to Add 1 and 1. and And 2?", "four", "math")
+    assert second.earlier_references == ("two",)
     assert [len(one.prompt) for one in asked.scorer.shown] == [1, 3] * 3
 
 
