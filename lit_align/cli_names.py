@@ -7,9 +7,11 @@ from lit_align.callbacks.displacement_guard import DisplacementGuard
 from lit_align.callbacks.early_stopping import MTBenchEarlyStopping
 from lit_align.data.preference import PreferenceDataModule
 from lit_align.data.sft import SFTDataModule
+from lit_align.data.sources.finance_instruct import FinanceInstruct
 from lit_align.data.sources.messages_file import MessagesFile
 from lit_align.data.sources.preference_file import PreferenceFile
 from lit_align.data.sources.prompt_completion_file import PromptCompletionFile
+from lit_align.data.sources.reddit_finance import RedditFinance
 from lit_align.data.sources.samples import BestOfSamples, RejectedSamples, RightAndWrong
 from lit_align.data.sources.scale_answers import ScalePairs
 from lit_align.data.sources.t_wix import TWix
@@ -19,8 +21,12 @@ from lit_align.data.sources.tat_qa.sampled import SampledNegatives
 from lit_align.data.sources.tat_qa.source import TATQA
 from lit_align.data.sources.tat_qa.symmetric import SymmetricNegatives
 from lit_align.evals.exact_match import ExactMatchBenchmark
+from lit_align.evals.finance_instruct import FinanceInstructBenchmark
+from lit_align.evals.mt_bench import MTBenchBenchmark
 from lit_align.evals.pair_accuracy import PairAccuracyBenchmark
 from lit_align.evals.preferred_answer import PreferredAnswerBenchmark
+from lit_align.evals.reddit_reply import RedditReplyBenchmark
+from lit_align.evals.scored_answers import ScoredAnswersBenchmark
 from lit_align.evals.tat_qa import TATQABenchmark
 from lit_align.losses.anchor import ReverseKL
 from lit_align.losses.preference import PreferenceLoss
@@ -32,8 +38,9 @@ from lit_align.modules.sft import SFTModule
 # Imported so that configurations may use short names: of these and of all classes that their files define.
 SHORT_NAMES = (
     AdamW8bit, BenchmarkEvaluation, BestOfSamples, CosineSchedule, DisplacementGuard, DPOModule,
-    ExactMatchBenchmark, MessagesFile, MTBenchEarlyStopping, PairAccuracyBenchmark, PreferenceDataModule,
-    PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark, PromptCompletionFile, RejectedSamples, ReverseKL,
-    RightAndWrong, SampledNegatives, ScalePairs, SFTDataModule, SFTModule, SymmetricNegatives, TableSkills, TATQA,
-    TATQAAnswers, TATQABenchmark, TWix,
+    ExactMatchBenchmark, FinanceInstruct, FinanceInstructBenchmark, MessagesFile, MTBenchBenchmark,
+    MTBenchEarlyStopping, PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile, PreferenceLoss,
+    PreferredAnswerBenchmark, PromptCompletionFile, RedditFinance, RedditReplyBenchmark, RejectedSamples, ReverseKL,
+    RightAndWrong, SampledNegatives, ScalePairs, ScoredAnswersBenchmark, SFTDataModule, SFTModule,
+    SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
 )  # fmt: skip

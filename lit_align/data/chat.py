@@ -92,6 +92,13 @@ class ChatFormat:
         self._check_history(messages, given, example)
         return self._encode(given)
 
+    def without_control_tokens(self, text: str) -> str:
+        """What a model wrote, less the control tokens in it: as it can stand in an earlier turn of a prompt."""
+        while any(token in text for token in self._control_tokens):  # what is left may join to another one
+            for token in self._control_tokens:
+                text = text.replace(token, "")
+        return text
+
     def paths(self, conversation: Conversation, turns: Turns) -> list[TokenPath]:
         """Render the trained turns of a conversation, each as the last turn of its own path.
 

@@ -104,7 +104,7 @@ def is_held_out(name: str, val_fraction: float, seed: int) -> bool:
         >>> [is_held_out("table 7", fraction, seed=0) for fraction in (0.0, 0.999)]
         [False, True]
     """
-    return _place(name, seed) < val_fraction
+    return place(name, seed) < val_fraction
 
 
 def first_held_out(names: Sequence[str], limit: int, seed: int) -> set[str]:
@@ -123,18 +123,27 @@ def first_held_out(names: Sequence[str], limit: int, seed: int) -> set[str]:
     """
     sizes = Counter(names)
     chosen: set[str] = set()
-    for name in sorted(sizes, key=lambda name: _place(name, seed)):
+    for name in sorted(sizes, key=lambda name: place(name, seed)):
         if sum(sizes[one] for one in chosen) >= limit:
             break
         chosen.add(name)
     return chosen
 
 
-def _place(name: str, seed: int) -> float:
-    """Where in [0, 1) a name lies; 48 bits are exact in a float, so always below 1."""
+def place(name: str, seed: int) -> float:
+    """Where in [0, 1) a name lies: a random number that depends on name and seed alone.
+
+    Args:
+        name: Any text.
+        seed: Any integer.
+
+    Example:
+        >>> place("table 7", seed=0) == place("table 7", seed=0) != place("table 7", seed=1)
+        True
+    """
     # Hashed (again) with the seed: the digits of a content hash itself would give every seed the same division.
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48
+    return int.from_bytes(digest[:6], "big") / 2**48  # 48 bits are exact in a float, so always below 1
 
 
 def shuffled(conversations: Iterable[Conversation], seed: int) -> list[Conversation]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from lit_align.data.sources.rows import Row
 
@@ -45,6 +46,25 @@ def download_hub_file(name: str, file: str) -> str:
             f"on another machine (`hf download {name} {file} --repo-type dataset --local-dir FOLDER`) and give the "
             "file as `path`"
         ) from error
+
+
+def local_path(path: str, hub_file: str) -> str:
+    """Where a file lies that is given as a path, or as a data set of the hub that holds it.
+
+    Args:
+        path: A file or a folder, or the id of a data set on the hub, one file of which is downloaded.
+        hub_file: That file's name within it.
+
+    Raises:
+        OSError: See :func:`download_hub_file`.
+
+    Example:
+        >>> local_path("questions/mt_bench.jsonl", "raw/question.jsonl")
+        'questions/mt_bench.jsonl'
+    """
+    on_disk = Path(path).expanduser()
+    on_hub = is_hub_id(path) and not on_disk.exists() and not on_disk.parent.is_dir()
+    return download_hub_file(path, hub_file) if on_hub else path
 
 
 def read_hub_rows(name: str, split: str = "train") -> Iterator[Row]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
-from lit_align.data.sources.hub_rows import download_hub_file, is_hub_id
+from lit_align.data.sources.hub_rows import local_path
 from lit_align.data.sources.read_rows import read_rows
 from lit_align.data.sources.rows import Row, checked_text, describe
 
@@ -97,20 +96,14 @@ def read_contexts(path: str, hub_file: str = "tatqa_dataset_train.json", limit: 
     contexts: list[Context] = []
     tables: dict[str, str] = {}
     uids: dict[str, str] = {}
-    for row in read_rows(_local(path, hub_file), limit):
+    # The hub's own reader takes all files of a data set for one table and fails on test.json, which has no answers.
+    for row in read_rows(local_path(path, hub_file), limit):
         context = _context(row)
         _refuse_twice(context.uid, "table", row.where, tables)
         for question in context.questions:
             _refuse_twice(question.uid, "question", row.where, uids)
         contexts.append(context)
     return contexts
-
-
-def _local(path: str, hub_file: str) -> str:
-    # The hub's own reader takes all files of a data set for one table and fails on test.json, which has no answers.
-    on_disk = Path(path).expanduser()
-    on_hub = is_hub_id(path) and not on_disk.exists() and not on_disk.parent.is_dir()
-    return download_hub_file(path, hub_file) if on_hub else path
 
 
 def _refuse_twice(uid: str, what: str, where: str, seen: dict[str, str]) -> None:
