@@ -43,6 +43,11 @@ from lit_align.data.sources.tat_qa.sampled import SampledNegatives
 from lit_align.data.sources.tat_qa.source import TATQA
 from lit_align.data.sources.tat_qa.symmetric import SymmetricNegatives
 from lit_align.evals.exact_match import ExactMatchBenchmark
+from lit_align.evals.judge.endpoint import EndpointJudge
+from lit_align.evals.judge.known_quality import PreferredAnswers, RatedFile
+from lit_align.evals.judge.reference import ReferenceScorer
+from lit_align.evals.judge.reward_model import RewardModelScorer
+from lit_align.evals.judge.score_map import CalibratedMap, LegacyMap
 from lit_align.evals.pair_accuracy import PairAccuracyBenchmark
 from lit_align.evals.preferred_answer import PreferredAnswerBenchmark
 from lit_align.evals.tat_qa import TATQABenchmark
@@ -62,10 +67,11 @@ from lit_align.modules.startup import (
 
 # Imported so that configurations may use short names: of these and of all classes that their files define.
 SHORT_NAMES = (
-    AdamW8bit, BenchmarkEvaluation, BestOfSamples, CosineSchedule, DisplacementGuard, DPOModule, ExactMatchBenchmark,
-    MessagesFile, PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark,
-    PromptCompletionFile, RejectedSamples, ReverseKL, RightAndWrong, SampledNegatives, ScalePairs, SFTDataModule,
-    SFTModule, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
+    AdamW8bit, BenchmarkEvaluation, BestOfSamples, CalibratedMap, CosineSchedule, DisplacementGuard, DPOModule,
+    EndpointJudge, ExactMatchBenchmark, LegacyMap, MessagesFile, PairAccuracyBenchmark, PreferenceDataModule,
+    PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark, PreferredAnswers, PromptCompletionFile, RatedFile,
+    ReferenceScorer, RejectedSamples, ReverseKL, RewardModelScorer, RightAndWrong, SampledNegatives, ScalePairs,
+    SFTDataModule, SFTModule, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)

@@ -295,7 +295,7 @@ def test_an_absent_key_file_is_refused(server: Server) -> None:
 
 
 def test_without_the_package_the_extra_is_named(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lit_align.commands.engines.endpoint.find_spec", lambda _: None)
+    monkeypatch.setattr("lit_align.evals.chat_server.find_spec", lambda _: None)
     with pytest.raises(ImportError, match=r'pip install "lit_align\[endpoint\]"'):
         engine(server).check()
 

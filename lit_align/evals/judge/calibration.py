@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -47,9 +46,11 @@ def fit(rewards: ArrayLike, shares: ArrayLike) -> tuple[float, float]:
 
     Logistic regression of a share :math:`y \in [0, 1]` on the reward: the maximum of
     :math:`\sum_i y_i \log p_i + (1 - y_i) \log (1 - p_i)`. For good (1) and bad (0) answers it is Platt scaling (Platt
-    1999), for ratings the fractional logit (Papke & Wooldridge 1996, J. Appl. Econometrics 11), which needs only that
-    the mean be right, not how ratings scatter. The maximum is unique, and there the mean of the mapped scores is the
-    mean of the known ones.
+    1999), so that mu is the reward at which either is as likely and the score is 1 + 9 P(good); for ratings it is the
+    fractional logit (Papke & Wooldridge 1996, J. Appl. Econometrics 11), which needs only that the mean be right, not
+    how ratings scatter. The maximum is unique, and there the mean of the mapped scores is the mean of the known ones.
+    As Platt does, known shares are drawn in a little, here to :math:`(n y + 1) / (n + 2)` (Laplace's rule): else no
+    scale would fit best where rewards separate good from bad without overlap.
 
     Args:
         rewards: One an answer.
@@ -59,17 +60,17 @@ def fit(rewards: ArrayLike, shares: ArrayLike) -> tuple[float, float]:
         mu and s, s > 0.
 
     Raises:
-        ValueError: Fewer than two rewards or shares that differ, better answers do not get larger rewards, or rewards
-            separate the shares 0 and 1 without overlap, so that no scale fits best.
+        ValueError: No two rewards or no two shares differ, or better answers do not get larger rewards.
 
     Example:
         >>> mu, s = fit([0.0, 2.0, 0.0, 2.0], [0.25, 0.75, 0.25, 0.75])
-        >>> round(mu, 6), round(1 / s, 6)  # the logit of 0.75 is log 3, half of it lies on each unit of reward
-        (1.0, 1.098612)
+        >>> round(mu, 6), round(1 / s, 6)  # drawn in to 1/3 and 2/3, whose logits are -log 2 and log 2
+        (1.0, 0.693147)
     """
     r, y = np.asarray(rewards, np.float64), np.asarray(shares, np.float64)
     if r.ndim != 1 or r.shape != y.shape or len({*r.tolist()}) < 2 or len({*y.tolist()}) < 2:
         raise ValueError("a calibration needs rewards and known qualities that differ, and one of each an answer")
+    y = (len(y) * y + 1) / (len(y) + 2)
     centre, spread = float(r.mean()), float(r.std())
     design = np.stack([np.ones_like(r), (r - centre) / spread], axis=1)
     weights = np.zeros(2)
@@ -78,15 +79,13 @@ def fit(rewards: ArrayLike, shares: ArrayLike) -> tuple[float, float]:
         p = _probabilities(design @ weights)
         gradient = design.T @ (y - p)
         curvature = (design * (p * (1 - p))[:, None]).T @ design
-        step = np.linalg.solve(curvature + 1e-12 * len(r) * np.eye(2), gradient)
+        step = np.linalg.solve(curvature, gradient)
         while _loss(design, y, weights + step) > loss and np.abs(step).max() > 1e-12:  # Newton may jump too far
             step = step / 2
         weights = weights + step
         loss = _loss(design, y, weights)
         if np.abs(step).max() < 1e-10:
             break
-        if np.abs(weights).max() > 1e4:
-            raise ValueError("the rewards separate good from bad answers without overlap: no scale fits best")
     intercept, slope = float(weights[0]), float(weights[1])
     if not slope > 0:
         raise ValueError(
@@ -94,19 +93,6 @@ def fit(rewards: ArrayLike, shares: ArrayLike) -> tuple[float, float]:
             "not tell them apart"
         )
     return centre - spread * intercept / slope, spread / slope
-
-
-def platt_shares(good: Sequence[bool]) -> NDArray[np.float64]:
-    """Shares of good and bad answers as Platt (1999) takes them: (N₊ + 1) / (N₊ + 2) and 1 / (N₋ + 2).
-
-    They keep the scale finite where rewards separate good from bad without overlap.
-
-    Example:
-        >>> platt_shares([True, True, False]).tolist()
-        [0.75, 0.75, 0.3333333333333333]
-    """
-    n_good = sum(good)
-    return np.where(good, (n_good + 1) / (n_good + 2), 1 / (len(good) - n_good + 2))
 
 
 @lru_cache(maxsize=16)
@@ -122,7 +108,9 @@ def read_calibration(path: str) -> Calibration:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such calibration; `lit-align calibrate` writes one") from error
     except ValueError as error:
-        raise ValueError(f"{path}: is no JSON in UTF-8 ({error}); `lit-align calibrate` writes a calibration") from error
+        raise ValueError(
+            f"{path}: is no JSON in UTF-8 ({error}); `lit-align calibrate` writes a calibration"
+        ) from error
     if not isinstance(held, dict) or held.get("format") != FORMAT:
         raise ValueError(f"{path}: is no calibration of format {FORMAT}; `lit-align calibrate` writes one")
     model = held.get("reward_model")

@@ -21,6 +21,7 @@ class Judged:
         answer: The answer without its thinking; may be empty.
         reference: A good answer to compare with; empty for none.
         category: What kind of question it is, such as ``math``; empty where nobody says.
+        earlier_references: Good answers to the user turns before the last one, where there are any.
     """
 
     id: str
@@ -28,6 +29,7 @@ class Judged:
     answer: str
     reference: str = ""
     category: str = ""
+    earlier_references: tuple[str, ...] = ()
 
 
 class Scorer(ABC):

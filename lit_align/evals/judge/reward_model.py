@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -164,7 +164,7 @@ class RewardModelScorer(Scorer):
         return rewards
 
 
-@lru_cache(maxsize=None)  # once a process and model
+@cache  # once a process and model
 def _say_that_rewards_are_raw(path: str) -> None:
     logger.info(
         f"reward model {path}: no calibration, so only raw rewards and win rates are reported; `lit-align calibrate` "

@@ -54,8 +54,8 @@ class RewardFolder:
         labels = self._config.num_labels
         if labels != 1:
             raise ValueError(
-                f"reward model {self.path}: has {labels} labels; a reward is one number: name a sequence-classification "
-                "model with one label"
+                f"reward model {self.path}: has {labels} labels; a reward is one number: name a "
+                "sequence-classification model with one label"
             )
         if self._text_config.pad_token_id is None:
             raise ValueError(
@@ -224,7 +224,7 @@ def _load(path: str, folder: str, dtype: str) -> Any:
         raise FileNotFoundError(f"reward model {path}: its weights cannot be read ({error})") from error
     if missing := sorted(told["missing_keys"]):
         raise ValueError(
-            f"reward model {path}: has no weights for {', '.join(missing[:3])}, which would be random: it is no trained "
-            "reward model"
+            f"reward model {path}: has no weights for {', '.join(missing[:3])}, which would be random: it is no "
+            "trained reward model"
         )
     return model.eval().requires_grad_(False)
