@@ -86,6 +86,11 @@ class Calibrate:
         write_whole(Path(self.out), [(json.dumps(held, indent=2, ensure_ascii=False) + "\n").encode()])
         for name, told in separation.items():
             logger.info(f"{name}: {told['mean']:.3f} [{told['low']:.3f}, {told['high']:.3f}] (n = {told['n']})")
+        if separation["concordance"]["low"] <= 0.5:
+            logger.info(
+                f"its interval reaches 0.5: {len(rewards)} answers do not show that {self.reward_model.path} tells "
+                "better ones from worse, and a score of it would say little"
+            )
         logger.info(f"{self.out}: mu = {mu:.4f}, s = {s:.4f} from {len(rewards)} answers")
 
 

@@ -9,9 +9,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tqdm import tqdm
 
@@ -124,7 +124,8 @@ class Sample:
                 logger.info(f"{out}: all {len(requests)} completions are there already; nothing to do")
                 return
             command = f"lit-align {shlex.join(sys.argv[1:])}"
-            runs = [*(was or {}).get("runs", []), {"command": command, "engine": repr(self.engine), **environment()}]
+            with_what = {"command": command, "engine": repr(self.engine), "scorer": repr(self.scorer)}
+            runs = [*(was or {}).get("runs", []), {**with_what, **environment()}]
             keys = [(one.prompt.id, one.number) for one in requests]
             with SampleFile(out, {**manifest, "runs": runs}, keys) as file:
                 self._draw(requests, file)
@@ -169,7 +170,9 @@ class Sample:
                 )
                 for request, answer in zip(requests, answers, strict=True)
             ]
-            for line, scores in zip(lines, self.scorer.scores(judged, device_of(self.scorer_device)), strict=True):
+            # A fresh one for each batch: what another batch has left in it must not decide how a resumed run goes on.
+            scorer: Scorer = replace(cast(Any, self.scorer))
+            for line, scores in zip(lines, scorer.scores(judged, device_of(self.scorer_device)), strict=True):
                 line["scores"] |= scores
         return lines
 
@@ -233,10 +236,10 @@ def _refuse_names_twice(prompts: Sequence[SamplePrompt], scorer: Scorer) -> None
 
 def _without_thinking(answer: str) -> str:
     """An answer without the thought before it; one that was cut off within its thought is empty."""
-    _, closed, after = answer.rpartition("</think>")
+    _, closed, after = answer.partition("</think>")
     if closed:
         return after.lstrip("\n")
-    return "" if after.lstrip().startswith("<think>") else after
+    return "" if answer.lstrip().startswith("<think>") else answer
 
 
 def _line_of_prompt(prompt: SamplePrompt) -> Line:

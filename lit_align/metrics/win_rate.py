@@ -34,9 +34,7 @@ class WinRate:
     rate: Interval
 
 
-def win_rate(
-    before: ArrayLike, after: ArrayLike, clusters: Sequence[str], *, resamples: int = 10_000, seed: int = 0
-) -> WinRate:
+def win_rate(before: ArrayLike, after: ArrayLike, clusters: Sequence[str]) -> WinRate:
     """Share of prompts whose score is higher after than before, ties counting as half.
 
     It needs scores that can be compared within a prompt alone, as a reward model's are.
@@ -45,8 +43,6 @@ def win_rate(
         before: Score of the first answer to each prompt, finite.
         after: Score of the second one, in the same order.
         clusters: The cluster of each prompt; all different for independent prompts.
-        resamples: Of the bootstrap over clusters.
-        seed: Of the bootstrap.
 
     Raises:
         ValueError: No prompts, lengths that differ, or a score that is not finite.
@@ -57,7 +53,7 @@ def win_rate(
         (2, 1, 0.625)
     """
     outcomes = _outcomes(before, after)
-    rate = cluster_bootstrap(outcomes, clusters, resamples=resamples, seed=seed)
+    rate = cluster_bootstrap(outcomes, clusters)
     return WinRate(len(outcomes), int((outcomes == 1).sum()), int((outcomes == 0.5).sum()), rate)
 
 
@@ -121,7 +117,7 @@ def length_controlled_win_rate(
     terms = np.tanh(differences / spread) if spread > 0 else np.sign(differences)
     mean = float(_fitted(np.ones((1, len(outcomes))), terms, outcomes)[0])
     if (outcomes == outcomes[0]).all():
-        plain = cluster_bootstrap(outcomes, clusters, seed=seed)
+        plain = cluster_bootstrap(outcomes, clusters)
         return Interval(mean, min(plain.low, mean), max(plain.high, mean))
     random = np.random.default_rng(seed)
     found = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +94,6 @@ def fit(rewards: ArrayLike, shares: ArrayLike) -> tuple[float, float]:
     return centre - spread * intercept / slope, spread / slope
 
 
-@lru_cache(maxsize=16)
 def read_calibration(path: str) -> Calibration:
     """Read the file that ``lit-align calibrate`` wrote.
 

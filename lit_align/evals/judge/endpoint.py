@@ -78,7 +78,7 @@ class EndpointJudge(Scorer):
 
     def identity(self) -> dict[str, str | int]:
         """The judge by name, and the cap; the server may move."""
-        return {"scorer": type(self).__name__, "url": self.url, "model": self.model, "max_tokens": self.max_tokens}
+        return {"scorer": type(self).__name__, "model": self.model, "max_tokens": self.max_tokens}
 
     def check(self) -> None:
         """Refuse to begin without the package ``openai``, the key, or with a cache that is none."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from lit_align.data.mixture import group_of, messages_hash
 from lit_align.data.sources.messages_file import read_messages
@@ -98,7 +97,7 @@ class RatedFile(KnownQuality):
     def read(self) -> KnownAnswers:
         """See :meth:`KnownQuality.read`."""
         rows = list(read_rows(self.path, self.limit))
-        judged = [Judged(f"{Path(self.path).name}:{row.id}", _prompt(row), row.text("answer")) for row in rows]
+        judged = [Judged(row.id, _prompt(row), row.text("answer")) for row in rows]
         shares = [(_rating(row) - 1) / 9 for row in rows]
         return KnownAnswers(judged, shares, [messages_hash(one.prompt) for one in judged])
 

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import torch
@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from lit_align.evals.generate import SECONDS_BEFORE_PROGRESS
 from lit_align.evals.judge.contract import Judged, Scorer
-from lit_align.evals.judge.reward_weights import Fitting, RewardFolder, reward_folder
+from lit_align.evals.judge.reward_weights import Rendered, RewardFolder, reward_folder
 from lit_align.evals.judge.score_map import HIGHEST, LOWEST, ScoreMap
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,6 @@ class RewardModelScorer(Scorer):
         """The model by its fingerprint, and what decides how it reads and what becomes of its rewards."""
         return {
             "scorer": type(self).__name__,
-            "path": self.path,
             "fingerprint": self._folder.fingerprint(),
             "dtype": self.dtype,
             "max_length": self._limit,
@@ -104,11 +103,11 @@ class RewardModelScorer(Scorer):
         """
         if self.score_map is None:
             _say_that_rewards_are_raw(self.path)
-        fitted = [self._folder.render(one, self._limit, cut=self.overlong == "cut") for one in answers]
-        self._tell(answers, fitted)
-        rewards = self._rewards(fitted, device, progress)
+        rendered = [self._folder.render(one, self._limit, cut=self.overlong == "cut") for one in answers]
+        self._tell(answers, rendered)
+        rewards = self._rewards(rendered, device, progress)
         found = []
-        for one, reward, conversation in zip(answers, rewards, fitted, strict=True):
+        for one, reward, conversation in zip(answers, rewards, rendered, strict=True):
             if not math.isfinite(reward):
                 raise ValueError(f"{one.id}: the reward is {reward}: are weights and `dtype` of {self.path} sound?")
             score = {} if self.score_map is None else {self.score_map.measure: self.score_map.score(reward)}
@@ -124,36 +123,47 @@ class RewardModelScorer(Scorer):
     def _limit(self) -> int:
         return self.max_length or self._folder.positions
 
-    def _tell(self, answers: Sequence[Judged], fitted: Sequence[Fitting]) -> None:
-        empty, cut = sum(not one.answer for one in answers), sum(one.cut for one in fitted)
+    def _tell(self, answers: Sequence[Judged], rendered: Sequence[Rendered]) -> None:
+        empty, cut = sum(not one.answer.strip() for one in answers), sum(one.cut for one in rendered)
         if empty:
             logger.info(f"{empty} of {len(answers)} answers are empty: scored as an empty turn")
         if cut:
             logger.info(f"{cut} of {len(answers)} answers are cut for the reward model at {self._limit} tokens")
 
+    def _rewards(self, rendered: Sequence[Rendered], device: torch.device, progress: str | None) -> list[float]:
+        # What is read beside a conversation moves its reward by rounding: read once, equal answers tie exactly.
+        new = sorted({one.tokens for one in rendered} - self._known.keys(), key=lambda row: (len(row), row))
+        if new:
+            self._known.update(self._read(new, device, progress))
+        return [self._known[one.tokens] for one in rendered]
+
+    @cached_property
+    def _known(self) -> dict[tuple[int, ...], float]:
+        return {}
+
     @torch.inference_mode()
-    def _rewards(self, fitted: Sequence[Fitting], device: torch.device, progress: str | None) -> list[float]:
+    def _read(
+        self, rows: Sequence[tuple[int, ...]], device: torch.device, progress: str | None
+    ) -> dict[tuple[int, ...], float]:
+        """The rewards of conversations of rising length."""
         model: Any = self._folder.model(self.dtype)
         pad = self._folder.pad_id
-        order = sorted(range(len(fitted)), key=lambda place: len(fitted[place].tokens))
-        rewards = [0.0] * len(fitted)
+        rewards: dict[tuple[int, ...], float] = {}
         bar = tqdm(
-            total=len(fitted), desc=progress, unit="answer", delay=SECONDS_BEFORE_PROGRESS, leave=False,
+            total=len(rows), desc=progress, unit="answer", delay=SECONDS_BEFORE_PROGRESS, leave=False,
             disable=progress is None,
         )  # fmt: skip
         try:
             model.to(device)
             with bar, torch.autocast(device.type, enabled=False):
-                for start in range(0, len(order), self.batch_size):
-                    places = order[start : start + self.batch_size]
-                    rows = [fitted[place].tokens for place in places]
-                    longest = max(map(len, rows))
-                    ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=device)
-                    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
+                for start in range(0, len(rows), self.batch_size):
+                    batch = rows[start : start + self.batch_size]
+                    longest = len(batch[-1])
+                    ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in batch], device=device)
+                    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in batch], device=device)
                     logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-                    for place, reward in zip(places, logits[:, 0].double().tolist(), strict=True):
-                        rewards[place] = reward
-                    bar.update(len(places))
+                    rewards |= dict(zip(batch, logits[:, 0].double().tolist(), strict=True))
+                    bar.update(len(batch))
         except torch.OutOfMemoryError as error:
             raise RuntimeError(
                 f"reward model {self.path}: {self.batch_size} conversations do not fit into the memory of {device}: "

@@ -22,7 +22,7 @@ _FILES = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.txt", "*.model")
 
 
 @dataclass(frozen=True)
-class Fitting:
+class Rendered:
     """A conversation as the reward model reads it.
 
     Attributes:
@@ -85,7 +85,7 @@ class RewardFolder:
         """Id of the token that fills a batch."""
         return int(self._text_config.pad_token_id)
 
-    def render(self, judged: Judged, limit: int, *, cut: bool) -> Fitting:
+    def render(self, judged: Judged, limit: int, *, cut: bool) -> Rendered:
         """Token ids of prompt and answer in the model's own chat template.
 
         Args:
@@ -101,7 +101,7 @@ class RewardFolder:
         text = self._apply(judged, [*prompt, {"role": "assistant", "content": judged.answer}], False)
         tokens = self._ids(text)
         if not limit or len(tokens) <= limit:
-            return Fitting(tokens, False)
+            return Rendered(tokens, False)
         closing = self._frame.gap + self._frame.end + self._frame.after
         end = self._ids(closing)
         n_prompt = len(self._ids(self._apply(judged, prompt, True)))
@@ -117,7 +117,7 @@ class RewardFolder:
             )
         if not text.endswith(closing):
             raise ValueError(f"{judged.id}: the chat template of {self.path} closes this turn otherwise: cannot be cut")
-        return Fitting((*self._ids(text.removesuffix(closing))[: limit - len(end)], *end), True)
+        return Rendered((*self._ids(text.removesuffix(closing))[: limit - len(end)], *end), True)
 
     def model(self, dtype: str) -> Any:
         """The model on the CPU, read once a process.
@@ -158,8 +158,9 @@ class RewardFolder:
     def _config(self) -> Any:
         from transformers import AutoConfig
 
+        folder = self._folder
         try:
-            return AutoConfig.from_pretrained(self._folder)
+            return AutoConfig.from_pretrained(folder)
         except (OSError, ValueError) as error:
             raise FileNotFoundError(f"reward model {self.path}: no config.json that can be read ({error})") from error
 

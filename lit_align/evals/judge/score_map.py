@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 from lit_align.evals.judge.calibration import Calibration, read_calibration
@@ -71,7 +72,7 @@ class CalibratedMap(ScoreMap):
         """See :meth:`ScoreMap.score`."""
         return self._calibration.score(reward)
 
-    @property
+    @cached_property
     def _calibration(self) -> Calibration:
         return read_calibration(self.path)
 
