@@ -39,19 +39,19 @@ def outcomes(n: int, seed: int, theta: float, phi: float) -> tuple[np.ndarray, n
 
 
 def test_what_length_alone_decides_is_taken_out() -> None:
-    wins, longer_by = outcomes(4000, 0, theta=0.0, phi=3.0)
+    wins, longer_by = outcomes(2000, 0, theta=0.0, phi=3.0)
     zero = np.zeros(len(wins))
     plain = win_rate(zero, wins, names(len(wins))).rate
-    controlled = length_controlled_win_rate(zero, wins, longer_by, names(len(wins)), resamples=300)
+    controlled = length_controlled_win_rate(zero, wins, longer_by, names(len(wins)), resamples=150)
     assert plain.low > 0.52
     assert controlled.low < 0.5 < controlled.high
 
 
 def test_what_quality_decides_is_left_in() -> None:
-    wins, longer_by = outcomes(4000, 1, theta=1.0, phi=-2.0)
-    controlled = length_controlled_win_rate(np.zeros(len(wins)), wins, longer_by, names(len(wins)), resamples=300)
+    wins, longer_by = outcomes(2000, 1, theta=1.0, phi=-2.0)
+    controlled = length_controlled_win_rate(np.zeros(len(wins)), wins, longer_by, names(len(wins)), resamples=150)
     assert controlled.low < 1 / (1 + math.exp(-1.0)) < controlled.high
-    assert controlled.high - controlled.low < 0.06
+    assert controlled.high - controlled.low < 0.09
 
 
 def test_the_estimate_maximises_the_penalised_likelihood() -> None:
@@ -65,9 +65,9 @@ def test_the_estimate_maximises_the_penalised_likelihood() -> None:
         tie = np.logaddexp(0, theta) - theta / 2
         return float((np.logaddexp(0, logits) - y * logits).sum() + tie + 0.05 * phi**2)
 
-    grid = [(theta, phi) for theta in np.linspace(-1, 2, 301) for phi in np.linspace(-1, 3, 161)]
+    grid = [(theta, phi) for theta in np.linspace(-0.5, 1.5, 101) for phi in np.linspace(-1, 3, 41)]
     theta, _ = min(grid, key=lambda one: loss(*one))
-    assert math.log(mean / (1 - mean)) == pytest.approx(theta, abs=0.011)
+    assert math.log(mean / (1 - mean)) == pytest.approx(theta, abs=0.021)
 
 
 def test_without_differences_of_length_it_is_the_plain_rate_drawn_in_by_one_tie() -> None:
@@ -120,11 +120,11 @@ def test_items_of_one_cluster_are_resampled_together() -> None:
 
 def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     truth, held = 1 / (1 + math.exp(-0.4)), 0
-    for seed in range(200):
+    for seed in range(150):
         wins, longer_by = outcomes(100, 100 + seed, theta=0.4, phi=1.0)
-        found = length_controlled_win_rate(np.zeros(100), wins, longer_by, names(100), resamples=200, seed=seed)
+        found = length_controlled_win_rate(np.zeros(100), wins, longer_by, names(100), resamples=150, seed=seed)
         held += found.low <= truth <= found.high
-    assert 0.90 <= held / 200 <= 0.99
+    assert 0.90 <= held / 150 <= 0.99
 
 
 @pytest.mark.parametrize(
