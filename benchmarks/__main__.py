@@ -8,6 +8,7 @@ COMMANDS = {
     "dpo": "one DPO step beside TRL's DPOTrainer: time, memory, gradients",
     "forgetting": "skill gained against skill lost: anchor, lower learning rate, replay",
     "smollm2": "the T-Wix recipe on a real model, with and without the anchor: NLL and KL on held-out rows",
+    "reward-model": "a reward model trained on preference pairs, scored and calibrated as any other",
     "sample": "completions a second beside transformers' own generate, one at a time",
     "smollm2-dpo": "DPO after SFT on a real model: losses, rejected answers and groups on held-out tables of TAT-QA",
     "sft-kl": "one SFT step with the KL anchor beside other libraries: time, memory, gradients",
@@ -45,6 +46,10 @@ def main(words: list[str]) -> None:
         from benchmarks import smollm2
 
         smollm2.main(rest)
+    elif name == "reward-model":
+        from benchmarks import reward_model
+
+        reward_model.main(rest)
     elif name == "sample":
         from benchmarks import sample
 

@@ -14,6 +14,7 @@ COMMANDS = {
     "fit": "train, and measure before and after",
     "validate": "measure the validation data and the benchmarks",
     "sample": "completions of the base or an adapter for the prompts of a source, into a file",
+    "calibrate": "place a reward model's rewards on the scale of 1 to 10, by answers of known quality",
     "cache": "show or remove the log-probs that references have on disk",
 }
 
@@ -39,7 +40,7 @@ class Given:
 
 def short_help() -> str:
     """The commands and how they are used."""
-    commands = "\n".join(f"  {name:<10}{what}" for name, what in COMMANDS.items())
+    commands = "\n".join(f"  {name:<11}{what}" for name, what in COMMANDS.items())
     return (
         "usage: lit-align COMMAND -c FILE [-c OVERLAY ...] [--key=value ...]\n\n"
         f"{commands}\n\n"

@@ -22,6 +22,11 @@ from lit_align.data.sources.tat_qa.source import TATQA
 from lit_align.data.sources.tat_qa.symmetric import SymmetricNegatives
 from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.evals.finance_instruct import FinanceInstructBenchmark
+from lit_align.evals.judge.endpoint import EndpointJudge
+from lit_align.evals.judge.known_quality import PreferredAnswers, RatedFile
+from lit_align.evals.judge.reference import ReferenceScorer
+from lit_align.evals.judge.reward_model import RewardModelScorer
+from lit_align.evals.judge.score_map import CalibratedMap, LegacyMap
 from lit_align.evals.mt_bench import MTBenchBenchmark
 from lit_align.evals.pair_accuracy import PairAccuracyBenchmark
 from lit_align.evals.preferred_answer import PreferredAnswerBenchmark
@@ -37,10 +42,11 @@ from lit_align.modules.sft import SFTModule
 
 # Imported so that configurations may use short names: of these and of all classes that their files define.
 SHORT_NAMES = (
-    AdamW8bit, BenchmarkEvaluation, BestOfSamples, CosineSchedule, DisplacementGuard, DPOModule,
-    ExactMatchBenchmark, FinanceInstruct, FinanceInstructBenchmark, MessagesFile, MTBenchBenchmark,
-    MTBenchEarlyStopping, PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile, PreferenceLoss,
-    PreferredAnswerBenchmark, PromptCompletionFile, RedditFinance, RedditReplyBenchmark, RejectedSamples, ReverseKL,
-    RightAndWrong, SampledNegatives, ScalePairs, ScoredAnswersBenchmark, SFTDataModule, SFTModule,
-    SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
+    AdamW8bit, BenchmarkEvaluation, BestOfSamples, CalibratedMap, CosineSchedule, DisplacementGuard, DPOModule,
+    EndpointJudge, ExactMatchBenchmark, FinanceInstruct, FinanceInstructBenchmark, LegacyMap, MessagesFile,
+    MTBenchBenchmark, MTBenchEarlyStopping, PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile,
+    PreferenceLoss, PreferredAnswerBenchmark, PreferredAnswers, PromptCompletionFile, RatedFile, RedditFinance,
+    RedditReplyBenchmark, ReferenceScorer, RejectedSamples, ReverseKL, RewardModelScorer, RightAndWrong,
+    SampledNegatives, ScalePairs, ScoredAnswersBenchmark, SFTDataModule, SFTModule, SymmetricNegatives, TableSkills,
+    TATQA, TATQAAnswers, TATQABenchmark, TWix,
 )  # fmt: skip

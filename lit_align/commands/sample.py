@@ -9,12 +9,13 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tqdm import tqdm
 
+from lit_align.commands.device import device_of, refuse_absent_device, refuse_no_device
 from lit_align.commands.engines import Answer, Decoding, Engine, Request
 from lit_align.commands.sample_file import (
     Line,
@@ -25,6 +26,7 @@ from lit_align.commands.sample_file import (
 )
 from lit_align.commands.sole_writer import sole_writer
 from lit_align.environment import environment
+from lit_align.evals.judge import Judged, Scorer
 from lit_align.evals.sampling import Sampling
 from lit_align.types import PromptSource, SamplePrompt
 
@@ -37,8 +39,8 @@ class Sample:
 
     A line holds ``id`` and ``sample`` (which of the prompt's completions, from 0), ``source``, ``group``, ``prompt``
     (turns with role and content), ``gold``, ``answer``, ``finished`` (whether the model ended it, not the cap),
-    ``tokens`` and ``scores`` (by the source's own metric, where it has one). ``NAME.manifest.json`` beside the file
-    says what they were drawn with.
+    ``tokens`` and ``scores`` (by the source's own metric, where it has one, and then by the scorer, which is not shown
+    what stands before ``</think>``). ``NAME.manifest.json`` beside the file says what they were drawn with.
 
     While it runs, whole batches are added to ``NAME.jsonl.part``; the same command goes on after a kill. A file that is
     there is never overwritten.
@@ -54,6 +56,9 @@ class Sample:
         max_prompt_length: Tokens of a prompt, >= 0; longer prompts are left out and counted. 0 sets no limit.
         limit: The first so many prompts only, at least 1; null takes all.
         thinking: The chat template's ``enable_thinking`` switch.
+        scorer: What else scores the answers, batch by batch, such as ``RewardModelScorer``; null for none.
+        scorer_device: Where the scorer's model runs: ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` is CUDA where there is
+            some.
 
     Raises:
         ValueError: A value is out of its range, several completions are asked for that would be one and the same, or
@@ -70,6 +75,8 @@ class Sample:
     max_prompt_length: int = 0
     limit: int | None = None
     thinking: bool = False
+    scorer: Scorer | None = None
+    scorer_device: str = "auto"
 
     def __post_init__(self) -> None:
         for option, holds, rule in (
@@ -82,6 +89,7 @@ class Sample:
         ):
             if not holds:
                 raise ValueError(f"`{option}` must {rule}, got {getattr(self, option)!r}")
+        refuse_no_device(self.scorer_device, "scorer_device")
         if self.sampling.is_greedy and self.k > 1:
             raise ValueError(f"`k` = {self.k} with `sampling.temperature` = 0: all would be the same; set `k` to 1")
         if self.max_prompt_length and not self.engine.renders:
@@ -100,6 +108,9 @@ class Sample:
         """
         out = Path(self.out)
         self.engine.check()
+        if self.scorer is not None:
+            refuse_absent_device(self.scorer_device, "scorer_device")
+            self.scorer.check()
         requests, manifest = self._requests()
         with sole_writer(out):
             if out.is_dir():
@@ -113,7 +124,8 @@ class Sample:
                 logger.info(f"{out}: all {len(requests)} completions are there already; nothing to do")
                 return
             command = f"lit-align {shlex.join(sys.argv[1:])}"
-            runs = [*(was or {}).get("runs", []), {"command": command, "engine": repr(self.engine), **environment()}]
+            with_what = {"command": command, "engine": repr(self.engine), "scorer": repr(self.scorer)}
+            runs = [*(was or {}).get("runs", []), {**with_what, **environment()}]
             keys = [(one.prompt.id, one.number) for one in requests]
             with SampleFile(out, {**manifest, "runs": runs}, keys) as file:
                 self._draw(requests, file)
@@ -134,7 +146,7 @@ class Sample:
         try:
             with bar, closing(self.engine.answers(requests, file.done, decoding)) as batches:
                 for batch in batches:
-                    file.append([_line(requests[place], answer) for place, answer in batch])
+                    file.append(self._lines([requests[place] for place, _ in batch], [answer for _, answer in batch]))
                     now = file.summary()
                     shown = {"unfinished": f"{now['unfinished']:.1%}", "tokens": f"{now['tokens']:.0f}"}
                     bar.set_postfix(shown, refresh=False)
@@ -146,10 +158,30 @@ class Sample:
                     "from there"
                 )
 
+    def _lines(self, requests: Sequence[Request], answers: Sequence[Answer]) -> list[Line]:
+        lines = [_line(request, answer) for request, answer in zip(requests, answers, strict=True)]
+        if self.scorer is not None:
+            judged = [
+                Judged(
+                    f"{request.prompt.id}, sample {request.number}",
+                    request.prompt.messages,
+                    _without_thinking(answer.text),
+                    request.prompt.gold,
+                )
+                for request, answer in zip(requests, answers, strict=True)
+            ]
+            # A fresh one for each batch: what another batch has left in it must not decide how a resumed run goes on.
+            scorer: Scorer = replace(cast(Any, self.scorer))
+            for line, scores in zip(lines, scorer.scores(judged, device_of(self.scorer_device)), strict=True):
+                line["scores"] |= scores
+        return lines
+
     def _requests(self) -> tuple[list[Request], dict[str, Any]]:
         """What is asked for, and the manifest as far as no weights are needed."""
         prompts = self.source.prompts()[: self.limit]
         _refuse_unfit(prompts, repr(self.source))
+        if self.scorer is not None:
+            _refuse_names_twice(prompts, self.scorer)
         rendered = self.engine.render(prompts, self.thinking)
         most = self.max_prompt_length or max(map(len, rendered))
         kept = [(prompt, ids) for prompt, ids in zip(prompts, rendered, strict=True) if len(ids) <= most]
@@ -170,6 +202,7 @@ class Sample:
             "k": self.k,
             "seed": self.seed,
             "max_new_tokens": self.max_new_tokens,
+            "scorer": {"scorer": "none"} if self.scorer is None else self.scorer.identity(),
             "prompts": {
                 "n": len(kept),
                 "too_long": too_long,
@@ -190,6 +223,23 @@ def _refuse_unfit(prompts: Sequence[SamplePrompt], source: str) -> None:
         if not prompt.messages or prompt.messages[-1].role != "user":
             last = f"with {prompt.messages[-1].role}'s" if prompt.messages else "without any turn"
             raise ValueError(f"prompt {prompt.id!r} must end with a user turn, not {last}: drop the row")
+
+
+def _refuse_names_twice(prompts: Sequence[SamplePrompt], scorer: Scorer) -> None:
+    names = {name for one in prompts[:1] if one.score is not None for name in one.score("")}
+    if twice := sorted(names & set(scorer.measures())):
+        raise ValueError(
+            f"`scorer` {type(scorer).__name__} measures `{twice[0]}`, as the source's own metric does: the file could "
+            "hold only one of the two"
+        )
+
+
+def _without_thinking(answer: str) -> str:
+    """An answer without the thought before it; one that was cut off within its thought is empty."""
+    _, closed, after = answer.partition("</think>")
+    if closed:
+        return after.lstrip("\n")
+    return "" if answer.lstrip().startswith("<think>") else answer
 
 
 def _line_of_prompt(prompt: SamplePrompt) -> Line:

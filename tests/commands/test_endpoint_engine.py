@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from openai_server import Reply, Server, refusal, reply, serving
 
 from lit_align.commands.engines import Answer, Decoding, EndpointEngine, Request
 from lit_align.commands.engines.endpoint import request_seed
@@ -26,75 +25,12 @@ DECODING = Decoding(Sampling(0.8, 0.9), 5, 32, False)
 PROMPTS = [SamplePrompt(f"p{i}", (Message("user", f"Question {i}"),), "gold", "source") for i in range(4)]
 REQUESTS = [Request(one, number, ()) for one in PROMPTS for number in (0, 1)]
 
-Reply = tuple[int, dict[str, str], bytes]
-
-
-def reply(content: str | None = "Yes", reason: str | None = "stop", status: int = 200, **message: Any) -> Reply:
-    choice = {"index": 0, "finish_reason": reason, "message": {"role": "assistant", "content": content, **message}}
-    usage = {"prompt_tokens": 3, "completion_tokens": 7, "total_tokens": 10}
-    body = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
-    return status, {"Content-Type": "application/json"}, json.dumps(body).encode()
-
-
-def refusal(status: int, said: str = "no") -> Reply:
-    body = json.dumps({"error": {"message": said}}).encode()
-    return status, {"Content-Type": "application/json", "retry-after-ms": "1"}, body
-
-
-class Server(ThreadingHTTPServer):
-    """Answers each request with what ``script`` makes of its body and its place in the order."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.script: Callable[[dict[str, Any], int], Reply] = lambda *_: reply()
-        self.bodies: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.under_way = self.most_under_way = 0
-        self.lock = threading.Lock()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            place = len(self.server.bodies)
-            self.server.bodies.append(body)
-            self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
-            self.server.under_way += 1
-            self.server.most_under_way = max(self.server.most_under_way, self.server.under_way)
-        status, headers, text = self.server.script(body, place)
-        with self.server.lock:
-            self.server.under_way -= 1
-        try:
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(text))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(text)
-        except (BrokenPipeError, ConnectionResetError):
-            return  # the client has given up
-
-    def log_message(self, *_: Any) -> None:
-        return
-
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server() as made:
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving() as made:
         yield made
-        made.shutdown()
-        thread.join()
 
 
 def engine(server: Server, **options: Any) -> EndpointEngine:
@@ -295,7 +231,7 @@ def test_an_absent_key_file_is_refused(server: Server) -> None:
 
 
 def test_without_the_package_the_extra_is_named(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lit_align.commands.engines.endpoint.find_spec", lambda _: None)
+    monkeypatch.setattr("lit_align.evals.chat_server.find_spec", lambda _: None)
     with pytest.raises(ImportError, match=r'pip install "lit_align\[endpoint\]"'):
         engine(server).check()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from tqdm import tqdm
 
+from lit_align.commands.device import device_of, refuse_absent_device, refuse_no_device
 from lit_align.commands.engines.contract import Answer, Decoding, Engine, Request
 from lit_align.data.chat import ChatFormat
 from lit_align.evals.generate import SECONDS_BEFORE_PROGRESS, generate_batches
@@ -65,19 +66,11 @@ class LocalEngine(Engine):
             raise ValueError(f"`engine.batch_size` must be at least 1, got {self.batch_size}")
         if self.cpu_threads < 0:
             raise ValueError(f"`engine.cpu_threads` must be >= 0, got {self.cpu_threads}")
-        kind, _, index = self.device.partition(":")
-        if self.device not in ("auto", "cpu") and not (kind == "cuda" and (index.isdecimal() or self.device == "cuda")):
-            raise ValueError(f"`engine.device` must be auto, cpu, cuda or cuda:N, got {self.device!r}")
+        refuse_no_device(self.device, "engine.device")
 
     def check(self) -> None:
         """Refuse an absent device, and adapters that are broken or do not fit the base."""
-        kind, _, index = self.device.partition(":")
-        there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if kind == "cuda" and there <= int(index or 0):
-            raise ValueError(
-                f"`engine.device` = {self.device}: torch {torch.__version__} sees {there} CUDA devices here; set auto "
-                "or cpu"
-            )
+        refuse_absent_device(self.device, "engine.device")
         folders = self._folders
         for folder in folders:
             folder.check(self.base)
@@ -151,8 +144,7 @@ class LocalEngine(Engine):
 
     @property
     def _device(self) -> torch.device:
-        found = "cuda" if torch.cuda.is_available() else "cpu"
-        return torch.device(found if self.device == "auto" else self.device)
+        return device_of(self.device)
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:

@@ -36,7 +36,7 @@ class Scorer(ABC):
     """Gives numbers to answers; a frozen dataclass whose fields are the options of the YAML.
 
     A scorer reads its weights at the first answer and keeps them for the process, off the training device between
-    evaluations.
+    evaluations. One object gives equal answers in equal conversations exactly equal scores, so that they tie.
     """
 
     @abstractmethod

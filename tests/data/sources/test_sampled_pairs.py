@@ -116,6 +116,11 @@ def test_the_best_sample_is_chosen_and_the_worst_rejected_the_first_of_equals(
     assert [pair.id for pair in BestOfSamples(path, "f1").pairs(everything)] == ["a", "c"]
 
 
+def test_an_answer_is_never_set_against_itself(tmp_path: Path) -> None:
+    lines = [*scored("a", ("x", 0.5), ("x", 0.500001)), *scored("b", ("x", 0.5), ("y", 0.6), ("x", 0.7))]
+    assert answers(BestOfSamples(write_lines(tmp_path, lines), "f1").pairs(everything)) == [("b", "y", "x")]
+
+
 # --- A right one against a wrong one --------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ class BestOfSamples(SampledPairs):
     """The best of a prompt's samples against the worst, by a score.
 
     Both answers are the model's own (best against worst of n, as in the preference data of T-pro 2.0). Among equally
-    good ones the first that was sampled is taken. Unfinished and blank samples are left out.
+    good ones the first that was sampled is taken, and of equal answers the score of the first. Unfinished and blank samples are left out.
 
     Args:
         path: The file that ``lit-align sample`` wrote, with scores.
@@ -47,10 +47,13 @@ class BestOfSamples(SampledPairs):
         Raises:
             ValueError: A completion lacks the score; the message names those that it has.
         """
-        scores = [self._score(prompt, one, self.score) for one in completions]
-        best, worst = max(scores), min(scores)
-        if best == worst:
+        scores: dict[str, float] = {}
+        for one in completions:
+            # An equal answer may have another score: a reward depends, to rounding, on what it is read beside.
+            scores.setdefault(one.answer, self._score(prompt, one, self.score))
+        best, worst = (choice(scores, key=scores.__getitem__) for choice in (max, min))
+        if scores[best] == scores[worst]:
             return "all samples equally good"
-        if best - worst < self.min_margin:
+        if scores[best] - scores[worst] < self.min_margin:
             return "best and worst nearer than min_margin"
-        return completions[scores.index(best)].answer, completions[scores.index(worst)].answer
+        return best, worst
