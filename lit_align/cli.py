@@ -43,6 +43,7 @@ from lit_align.data.sources.tat_qa.sampled import SampledNegatives
 from lit_align.data.sources.tat_qa.source import TATQA
 from lit_align.data.sources.tat_qa.symmetric import SymmetricNegatives
 from lit_align.evals.exact_match import ExactMatchBenchmark
+from lit_align.evals.instructions.benchmark import InstructionBenchmark
 from lit_align.evals.pair_accuracy import PairAccuracyBenchmark
 from lit_align.evals.preferred_answer import PreferredAnswerBenchmark
 from lit_align.evals.tat_qa import TATQABenchmark
@@ -63,9 +64,9 @@ from lit_align.modules.startup import (
 # Imported so that configurations may use short names: of these and of all classes that their files define.
 SHORT_NAMES = (
     AdamW8bit, BenchmarkEvaluation, BestOfSamples, CosineSchedule, DisplacementGuard, DPOModule, ExactMatchBenchmark,
-    MessagesFile, PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark,
-    PromptCompletionFile, RejectedSamples, ReverseKL, RightAndWrong, SampledNegatives, ScalePairs, SFTDataModule,
-    SFTModule, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
+    InstructionBenchmark, MessagesFile, PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile, PreferenceLoss,
+    PreferredAnswerBenchmark, PromptCompletionFile, RejectedSamples, ReverseKL, RightAndWrong, SampledNegatives,
+    ScalePairs, SFTDataModule, SFTModule, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from itertools import product
 
 from lit_align.evals.instructions.formats import OPTIONS
 from lit_align.evals.instructions.keywords import Existence, Frequency
-from lit_align.evals.instructions.reading import Prompt
+from lit_align.evals.instructions.reading import InstructionPrompt
 from lit_align.evals.instructions.scoring import strict_share
 
 _SENTENCE = "The weather is very nice today and we will go outside with our friends."
@@ -33,7 +33,7 @@ class Baselines:
     constant_answer: str
 
 
-def constant_answers(prompts: Sequence[Prompt]) -> list[str]:
+def constant_answers(prompts: Sequence[InstructionPrompt]) -> list[str]:
     """Answers that were made to follow many instructions at once, whatever is asked.
 
     A sentence without a comma, a long text of it, every format mark at once, and a soup of all the keywords that the
@@ -58,7 +58,7 @@ def constant_answers(prompts: Sequence[Prompt]) -> list[str]:
     return [*plain, f'{{"answer": "{_SENTENCE}"}}', f"{_SENTENCE}\n******\n{long}"]
 
 
-def baselines(prompts: Sequence[Prompt]) -> Baselines:
+def baselines(prompts: Sequence[InstructionPrompt]) -> Baselines:
     """Score what needs no model, to be read beside a model's score.
 
     Args:

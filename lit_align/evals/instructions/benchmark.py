@@ -13,13 +13,12 @@ from typing import ClassVar
 
 from lit_align.data.chat import ChatFormat
 from lit_align.data.mixture import first_held_out
+from lit_align.evals.answering import Generation
 from lit_align.evals.benchmark import SHARE, Benchmark, Bounds, ItemResult
-from lit_align.evals.generate import generate
 from lit_align.evals.instructions.baselines import Baselines, baselines
-from lit_align.evals.instructions.reading import OWN_FILE, Prompt, read_prompts
+from lit_align.evals.instructions.reading import OWN_FILE, InstructionPrompt, read_prompts
 from lit_align.evals.instructions.scoring import followed
 from lit_align.models.policy import Policy
-from lit_align.tokenizer import end_of_turn_ids
 from lit_align.types import Message
 
 logger = logging.getLogger(__name__)
@@ -45,8 +44,7 @@ class InstructionBenchmark(Benchmark):
             package, two thirds English and one third Russian.
         limit: Prompts, at least 1, taken at random; null takes all.
         seed: Which ones ``limit`` takes.
-        max_new_tokens: Cap on the length of an answer in tokens, at least 1.
-        batch_size: Prompts that are answered at once, at least 1.
+        generation: How the answers are generated.
         name: Names the benchmark in tables, files and log keys.
 
     Raises:
@@ -67,28 +65,28 @@ class InstructionBenchmark(Benchmark):
     path: str = ""
     limit: int | None = None
     seed: int = 0
-    max_new_tokens: int = 512
-    batch_size: int = 16
+    generation: Generation = Generation(max_new_tokens=512)
     name: str = "instructions"
 
     def __post_init__(self) -> None:
         for option, holds, rule in (
             ("name", bool(self.name), "not be empty"),
             ("limit", self.limit is None or self.limit >= 1, "be at least 1 or null"),
-            ("max_new_tokens", self.max_new_tokens >= 1, "be at least 1"),
-            ("batch_size", self.batch_size >= 1, "be at least 1"),
         ):
             if not holds:
                 raise ValueError(f"InstructionBenchmark: {option} must {rule}, got {getattr(self, option)!r}")
 
+    def check(self) -> None:
+        """Read the file; see :attr:`prompts` for what is refused."""
+        _ = self.prompts
+
     def conditions(self) -> dict[str, str | int]:
-        """Fingerprint of the prompts and their instructions, number of prompts, cap and batch size."""
+        """Fingerprint of the prompts and their instructions, number of prompts, and how answers are generated."""
         items = [(prompt.key, prompt.text, prompt.describe()) for prompt in self.prompts]
         return {
             "items": hashlib.sha256(json.dumps(items, ensure_ascii=False).encode()).hexdigest()[:16],
             "n": len(items),
-            "max_new_tokens": self.max_new_tokens,
-            "batch_size": self.batch_size,
+            **self.generation.conditions(),
         }
 
     def run(self, policy: Policy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:
@@ -98,35 +96,22 @@ class InstructionBenchmark(Benchmark):
             f"{self.name}: {len(self.prompts)} prompts; prompt_strict without a model: echo {known.echo:.3f}, best "
             f"constant {known.constant:.3f}"
         )
-        rendered = [chat.prompt_ids([Message("user", prompt.text)], prompt.key) for prompt in self.prompts]
-        completions = generate(
-            policy.causal_lm,
-            rendered,
-            max_new_tokens=self.max_new_tokens,
-            stop_ids=end_of_turn_ids(chat.tokenizer),
-            batch_size=self.batch_size,
-            progress=progress,
-        )
-        results = []
-        for prompt, ids, completion in zip(self.prompts, rendered, completions, strict=True):
-            answer = str(chat.tokenizer.decode(list(completion.tokens), skip_special_tokens=False))
-            results.append(
-                ItemResult(
-                    id=prompt.key,
-                    cluster=prompt.key,
-                    skill=prompt.family,
-                    prompt=str(chat.tokenizer.decode(ids, skip_special_tokens=False)),
-                    answer=answer,
-                    gold=prompt.describe(),
-                    scores=followed(prompt, answer).scores(),
-                    hit_cap=completion.hit_cap,
-                    new_tokens=len(completion.tokens),
-                )
+        asked = ((prompt.key, [Message("user", prompt.text)]) for prompt in self.prompts)
+        answers = self.generation.answers(policy, chat, self.generation.render(chat, asked), progress=progress)
+        return [
+            ItemResult.of(
+                answer,
+                id=prompt.key,
+                cluster=prompt.key,
+                skill=prompt.family,
+                gold=prompt.describe(),
+                scores=followed(prompt, answer.text).scores(),
             )
-        return results
+            for prompt, answer in zip(self.prompts, answers, strict=True)
+        ]
 
     @cached_property
-    def prompts(self) -> list[Prompt]:
+    def prompts(self) -> list[InstructionPrompt]:
         """The prompts in the file's order, read once, so that before and after are the same ones.
 
         Raises:

@@ -14,7 +14,7 @@ _MARKERS = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
 
 @dataclass(frozen=True)
 class Postscript(Instruction):
-    """The marker occurs, anywhere and in any case.
+    r"""The marker occurs, anywhere and in any case.
 
     ``P.S.`` and ``P.P.S`` may have one space after each point; another marker is read as a regular expression.
 
@@ -104,7 +104,7 @@ class NumberHighlightedSections(Instruction):
 
 @dataclass(frozen=True)
 class MultipleSections(Instruction):
-    """At least so many section marks: the splitter with a number behind it, anywhere; cases count.
+    r"""At least so many section marks: the splitter with a number behind it, anywhere; cases count.
 
     The splitter is read as a regular expression. Which numbers they are is not looked at.
 
@@ -145,7 +145,7 @@ class JsonFormat(Instruction):
 
 @dataclass(frozen=True)
 class Title(Instruction):
-    """There is a title in double angular brackets, within a line and not blank.
+    r"""There is a title in double angular brackets, within a line and not blank.
 
     Example:
         >>> Title().is_followed("<<Poem of joy>>\n…"), Title().is_followed("<Poem of joy>")

@@ -15,7 +15,7 @@ OWN_FILE = Path(__file__).parents[2] / "assets" / "instructions" / "prompts.json
 
 
 @dataclass(frozen=True)
-class Prompt:
+class InstructionPrompt:
     """What is asked, and what of it can be verified.
 
     Attributes:
@@ -39,7 +39,7 @@ class Prompt:
         """The instructions with their parameters, for a reader.
 
         Example:
-            >>> Prompt("1", "…", ("punctuation:no_comma",), (make("punctuation:no_comma", {}),)).describe()
+            >>> InstructionPrompt("1", "…", ("punctuation:no_comma",), (make("punctuation:no_comma", {}),)).describe()
             'punctuation:no_comma()'
         """
         said = []
@@ -49,7 +49,7 @@ class Prompt:
         return "; ".join(said)
 
 
-def read_prompts(file: Path) -> list[Prompt]:
+def read_prompts(file: Path) -> list[InstructionPrompt]:
     """Read a file of prompts: IFEval's own, unchanged, or any of its format.
 
     A row has ``key`` (a number or text), ``prompt``, ``instruction_id_list`` and ``kwargs``, a list with the parameters
@@ -65,7 +65,7 @@ def read_prompts(file: Path) -> list[Prompt]:
     """
     if not file.is_file():
         raise FileNotFoundError(f"no file of instructions at {file}; IFEval's is input_data.jsonl of its repository")
-    prompts: dict[str, Prompt] = {}
+    prompts: dict[str, InstructionPrompt] = {}
     for row in read_json_rows(file):
         prompt = _prompt(row)
         if prompt.key in prompts:
@@ -76,7 +76,7 @@ def read_prompts(file: Path) -> list[Prompt]:
     return list(prompts.values())
 
 
-def _prompt(row: Row) -> Prompt:
+def _prompt(row: Row) -> InstructionPrompt:
     key = row.value("key")
     if isinstance(key, bool) or not isinstance(key, int | str) or key == "":
         raise ValueError(f"{row.where}: key must be a number or text, not {describe(key)}")
@@ -97,5 +97,5 @@ def _prompt(row: Row) -> Prompt:
             instruction.check()
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-    return Prompt(str(key), text, tuple(names), made)
+    return InstructionPrompt(str(key), text, tuple(names), made)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lit_align.evals.instructions.contract import Instruction
-from lit_align.evals.instructions.reading import Prompt
+from lit_align.evals.instructions.reading import InstructionPrompt
 
 
 def follows(instruction: Instruction, answer: str) -> bool:
@@ -59,7 +59,7 @@ class Followed:
         }
 
 
-def followed(prompt: Prompt, answer: str) -> Followed:
+def followed(prompt: InstructionPrompt, answer: str) -> Followed:
     """Check an answer against every instruction of its prompt.
 
     Args:
@@ -73,12 +73,12 @@ def followed(prompt: Prompt, answer: str) -> Followed:
     )
 
 
-def follows_all(prompt: Prompt, answer: str) -> bool:
+def follows_all(prompt: InstructionPrompt, answer: str) -> bool:
     """Whether an answer follows every instruction of its prompt to the letter; stops at the first that it does not."""
     return all(follows(one, answer) for one in prompt.instructions)
 
 
-def strict_share(prompts: Sequence[Prompt], answers: Sequence[str]) -> float:
+def strict_share(prompts: Sequence[InstructionPrompt], answers: Sequence[str]) -> float:
     """Share of the prompts whose answer follows all of their instructions to the letter.
 
     Args:

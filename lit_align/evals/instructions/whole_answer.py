@@ -9,7 +9,7 @@ from lit_align.evals.instructions.contract import Instruction, Text
 
 @dataclass(frozen=True)
 class TwoResponses(Instruction):
-    """Two different responses parted by ``******``, which may also begin or end the text.
+    r"""Two different responses parted by ``******``, which may also begin or end the text.
 
     Example:
         >>> TwoResponses().is_followed("Tea.\\n******\\nCoffee."), TwoResponses().is_followed("Tea.******Tea.")
