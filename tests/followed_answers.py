@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from lit_align.evals.instructions import formats, keywords, language, length, letter_case, whole_answer
 from lit_align.evals.instructions.reading import InstructionPrompt
@@ -39,7 +38,7 @@ def followed_answer(prompt: InstructionPrompt) -> str:
     for capital in asked(letter_case.CapitalWordFrequency):
         said.append(" ".join(["FUN"] * capital.capital_frequency) + ".")
     said += ["My answer is maybe."] if asked(formats.ConstrainedResponse) else []
-    said += [" ".join(f"*part {i}*" for i in range(one.num_highlights)) for one in asked(formats.NumberHighlightedSections)]
+    said += [" ".join([f"*{filler}*"] * one.num_highlights) for one in asked(formats.NumberHighlightedSections)]
     said += [" ".join(f"[blank {i}]" for i in range(one.num_placeholders)) for one in asked(formats.NumberPlaceholders)]
     for words in asked(length.NumberWords):
         said += [filler] * (words.num_words // 10 + 1) if words.relation == "at least" else []

@@ -15,7 +15,7 @@ DETECTOR = "py3langid"
 
 
 def is_in_language(text: str, code: str) -> bool:
-    """Whether a text is in a language, by py3langid (97 languages, maintained, its model in the package).
+    """Whether a text is in a language, by py3langid (maintained, over a hundred languages, the model in the package).
 
     IFEval asks langdetect, which has had no release since 2021 and draws at random. Of IFEval's 541 prompts both call
     all English, and in capital letters 541 (py3langid) and 532 (langdetect); one short sentence each in the 22 other

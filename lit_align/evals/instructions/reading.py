@@ -98,4 +98,3 @@ def _prompt(row: Row) -> InstructionPrompt:
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     return InstructionPrompt(str(key), text, tuple(names), made)
-
