@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 
 from lit_align.evals.instructions.formats import OPTIONS
 from lit_align.evals.instructions.keywords import Existence, Frequency
@@ -53,9 +52,8 @@ def constant_answers(prompts: Sequence[InstructionPrompt]) -> list[str]:
     soup = " ".join(f"{word} " * count for word, count in wanted.items())
     long = " ".join([_SENTENCE] * 60)
     texts = [_SENTENCE, long, _MARKS, f"{soup} {_SENTENCE}", f"{long} {soup}\n\n{_MARKS}"]
-    cases, wraps = (str, str.lower, str.upper), ("{}", '"{}"')
-    plain = [wrap.replace("{}", case(text)) for text, case, wrap in product(texts, cases, wraps)]
-    return [*plain, f'{{"answer": "{_SENTENCE}"}}', f"{_SENTENCE}\n******\n{long}"]
+    bare = [case for text in texts for case in (text, text.lower(), text.upper())]
+    return [*bare, *(f'"{text}"' for text in bare), f'{{"answer": "{_SENTENCE}"}}', f"{_SENTENCE}\n******\n{long}"]
 
 
 def baselines(prompts: Sequence[InstructionPrompt]) -> Baselines:

@@ -37,7 +37,8 @@ class InstructionBenchmark(Benchmark):
 
     ``skill`` is the family of the instruction (the file's name for it up to the colon), or ``several`` for a prompt
     with more than one. The log says what echoing the prompts and the best of some constant answers would score: .000
-    and .011 on our own file, .248 and .388 on IFEval's. Needs the extra ``[instructions]`` where language or sentences are asked for.
+    and .011 on our own file, .248 and .388 on IFEval's. Needs the extra ``[instructions]`` where language or sentences
+    are asked for.
 
     Args:
         path: A file in IFEval's format, such as its own ``input_data.jsonl``; empty for the prompts that come with the

@@ -18,6 +18,7 @@ from lit_align.evals.benchmark import ItemResult, check_scores
 from lit_align.evals.generate import Completion
 from lit_align.evals.instructions.benchmark import InstructionBenchmark
 from lit_align.evals.instructions.reading import InstructionPrompt
+from lit_align.models.loading import Weights, load_base
 from lit_align.tokenizer import load_tokenizer
 from lit_align.types import Message
 
@@ -135,3 +136,14 @@ def test_check_reads_the_file() -> None:
 def test_unusable_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"InstructionBenchmark: {next(iter(options))} must"):
         InstructionBenchmark(**options)
+
+
+def test_a_real_model_is_asked_and_scored(chat: ChatFormat) -> None:
+    policy: Any = SimpleNamespace(causal_lm=load_base("tiny-qwen3", Weights(dtype="float32")))
+    benchmark = replace(OWN, limit=3, generation=Generation(5))
+
+    results = benchmark.run(policy, chat)
+
+    check_scores(benchmark, results)
+    assert [item.id for item in results] == [prompt.key for prompt in benchmark.prompts]
+    assert all(0 < item.new_tokens <= 5 for item in results)

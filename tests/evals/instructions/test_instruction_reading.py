@@ -110,7 +110,7 @@ def test_an_unknown_language_is_named_with_its_row(tmp_path: Path) -> None:
 
 
 def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="prompts.jsonl: has no prompt"):
+    with pytest.raises(ValueError, match=r"prompts.jsonl: has no prompt"):
         read_prompts(written(tmp_path, []))
     with pytest.raises(ValueError, match=r"prompts.jsonl:1: a row must be an object, not a list"):
         read_prompts(written(tmp_path, [[ROW]]))
@@ -122,7 +122,7 @@ def test_a_missing_package_is_named_only_where_an_instruction_needs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert contract.find_spec is importlib.util.find_spec
-    monkeypatch.setattr(contract, "find_spec", lambda name: None)
+    monkeypatch.setattr(contract, "find_spec", lambda _: None)
     sentences = {**ROW, "instruction_id_list": ["length_constraints:number_sentences"]}
     sentences["kwargs"] = [{"num_sentences": 3, "relation": "at least"}]
 
