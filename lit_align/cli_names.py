@@ -22,6 +22,7 @@ from lit_align.data.sources.tat_qa.source import TATQA
 from lit_align.data.sources.tat_qa.symmetric import SymmetricNegatives
 from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.evals.finance_instruct import FinanceInstructBenchmark
+from lit_align.evals.instructions.benchmark import InstructionBenchmark
 from lit_align.evals.judge.endpoint import EndpointJudge
 from lit_align.evals.judge.known_quality import PreferredAnswers, RatedFile
 from lit_align.evals.judge.reference import ReferenceScorer
@@ -43,10 +44,10 @@ from lit_align.modules.sft import SFTModule
 # Imported so that configurations may use short names: of these and of all classes that their files define.
 SHORT_NAMES = (
     AdamW8bit, BenchmarkEvaluation, BestOfSamples, CalibratedMap, CosineSchedule, DisplacementGuard, DPOModule,
-    EndpointJudge, ExactMatchBenchmark, FinanceInstruct, FinanceInstructBenchmark, LegacyMap, MessagesFile,
-    MTBenchBenchmark, MTBenchEarlyStopping, PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile,
-    PreferenceLoss, PreferredAnswerBenchmark, PreferredAnswers, PromptCompletionFile, RatedFile, RedditFinance,
-    RedditReplyBenchmark, ReferenceScorer, RejectedSamples, ReverseKL, RewardModelScorer, RightAndWrong,
-    SampledNegatives, ScalePairs, ScoredAnswersBenchmark, SFTDataModule, SFTModule, SymmetricNegatives, TableSkills,
-    TATQA, TATQAAnswers, TATQABenchmark, TWix,
+    EndpointJudge, ExactMatchBenchmark, FinanceInstruct, FinanceInstructBenchmark, InstructionBenchmark, LegacyMap,
+    MessagesFile, MTBenchBenchmark, MTBenchEarlyStopping, PairAccuracyBenchmark, PreferenceDataModule,
+    PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark, PreferredAnswers, PromptCompletionFile, RatedFile,
+    RedditFinance, RedditReplyBenchmark, ReferenceScorer, RejectedSamples, ReverseKL, RewardModelScorer,
+    RightAndWrong, SampledNegatives, ScalePairs, ScoredAnswersBenchmark, SFTDataModule, SFTModule,
+    SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
 )  # fmt: skip

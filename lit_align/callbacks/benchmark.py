@@ -181,6 +181,7 @@ class BenchmarkEvaluation(pl.Callback):
 
     def _make_table(self, trainer: pl.Trainer, earlier: _Results | None, results: _Results) -> None:
         """The table, for the end of the run and for its folder; on rank 0."""
+        folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return
         marked = {name: self._marked(trainer, name, items) for name, items in results.items()}
@@ -193,7 +194,7 @@ class BenchmarkEvaluation(pl.Callback):
             self._table = score_table(shown(results), measures)
         else:
             self._table = comparison_table(shown(earlier), shown(results), measures)
-        if (folder := run_folder(trainer)) is not None:
+        if folder is not None:
             (folder / "benchmarks.md").write_text(self._table + "\n", encoding="utf-8")
 
     @staticmethod
