@@ -40,8 +40,8 @@ def main(arguments: list[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of the tables")
-    parser.add_argument("--draws", type=int, default=1000, help="benchmarks drawn at each cell")
-    parser.add_argument("--draws-of-others", type=int, default=300, help="the same for the methods not chosen")
+    parser.add_argument("--draws", type=int, default=600, help="benchmarks drawn at each cell")
+    parser.add_argument("--draws-of-others", type=int, default=120, help="the same for the methods not chosen")
     options = parser.parse_args(arguments)
     text = report(options.draws, options.draws_of_others)
     facts = [*machine().values(), *(f"{name} {found}" for name, found in versions(["numpy", "scipy"]).items())]
@@ -79,19 +79,23 @@ def report(draws: int, draws_of_others: int) -> str:
             summary.append(_summary(f"difference: {'F1' if partial else 'right or wrong'}", name, pairs, found))
     parts = [
         "# Coverage of 95 % intervals, false alarms, power",
-        f"{draws} drawn benchmarks a cell ({draws_of_others} for methods not chosen, false alarms and power); the "
-        "standard error of 95 % is 0.7 % at 1,000 and 1.3 % at 300. "
+        f"{draws} drawn benchmarks a cell ({draws_of_others} for the methods not chosen, {draws // 2} for false alarms "
+        f"and power): standard errors of 95 %: {_error(draws)}, {_error(draws_of_others)}, {_error(draws // 2)}. "
         "Clusters of 1 to 6 items; *alike*: correlation of two items of a cluster.",
         "\n".join(summary),
         "## Chosen interval of a share of right answers, coverage in %",
         _means_table(right),
         "## False alarms at 5 %, in %, where nothing differs",
-        _alarms(draws_of_others),
+        _alarms(draws // 2),
         "## Power at the minimum detectable effect, in %",
-        _power(draws_of_others),
+        _power(draws // 2),
         _speed(),
     ]
     return "\n\n".join(parts)
+
+
+def _error(count: int) -> str:
+    return f"{100 * (0.95 * 0.05 / count) ** 0.5:.1f} %"
 
 
 def _summary(title: str, method: str, cells: Sequence[Mean | Difference], found: Sequence[float]) -> str:

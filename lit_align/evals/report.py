@@ -14,7 +14,7 @@ from lit_align.metrics.statistics import (
     minimum_detectable_effect,
     paired_summary,
     paired_test,
-)  # fmt: skip
+)
 
 Results = Mapping[str, Sequence[ItemResult]]
 """The results of each benchmark, by its name."""
