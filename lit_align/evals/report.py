@@ -44,7 +44,7 @@ def score_table(results: Results, measures: Measures) -> str:
         >>> print(*score_table({"sums": items}, {"sums": {"exact_match": SHARE}}).splitlines()[:3], sep=chr(10))
         | benchmark |  n | clusters |       score [95% CI] | cap hit |
         | :-------- | -: | -------: | -------------------: | ------: |
-        | sums      | 16 |       16 | 0.750 [0.465, 0.912] |    0.0% |
+        | sums      | 16 |       16 | 0.750 [0.457, 0.914] |    0.0% |
     """
     blocks: dict[str, list[list[str]]] = {}
     seen: list[Interval] = []

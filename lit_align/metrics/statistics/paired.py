@@ -46,7 +46,7 @@ def paired_summary(
     :math:`g` (of the items that rose) less the mean loss :math:`l` (of those that fell), each a share of the span with
     an interval of its own, :math:`[g_-, g_+]` and :math:`[l_-, l_+]`. They make one (the square-and-add of Newcombe
     1998, Statistics in Medicine 17, and Zou & Donner 2008, same journal 27), with :math:`r` the correlation of gains
-    and losses over the clusters:
+    and losses over the clusters (-1 where all agree, so that nothing is known of it):
 
     .. math::
         \text{low} = g - l - \sqrt{(g - g_-)^2 + (l_+ - l)^2 - 2 r (g - g_-) (l_+ - l)}
@@ -160,6 +160,8 @@ def _degrees(data: ClusterSums) -> float:
 
 
 def _correlation(first: Floats, second: Floats) -> float:
+    if not (first.any() or second.any()):
+        return -1.0  # all clusters agree: the ones that were not seen may both miss the gain and bring a loss
     size = math.sqrt(float((first**2).sum()) * float((second**2).sum()))
     return float((first * second).sum()) / size if size else 0.0
 
