@@ -28,6 +28,8 @@ KINDS = {
     "right": "right or wrong", "f1": "F1", "kl": "lognormal, bound 0", "log-ratio": "normal, no bounds",
 }  # fmt: skip
 
+TESTED = 300  # benchmarks drawn for false alarms and power at each cell: a test takes ten times as long as an interval
+
 
 def main(arguments: list[str]) -> None:
     """Simulate and write the tables.
@@ -40,7 +42,7 @@ def main(arguments: list[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of the tables")
-    parser.add_argument("--draws", type=int, default=600, help="benchmarks drawn at each cell")
+    parser.add_argument("--draws", type=int, default=1500, help="benchmarks drawn at each cell")
     parser.add_argument("--draws-of-others", type=int, default=120, help="the same for the methods not chosen")
     options = parser.parse_args(arguments)
     text = report(options.draws, options.draws_of_others)
@@ -77,18 +79,19 @@ def report(draws: int, draws_of_others: int) -> str:
             count = draws if name == "chosen" else draws_of_others
             found = [cell.coverage(paired, count, seed) for seed, cell in enumerate(pairs)]
             summary.append(_summary(f"difference: {'F1' if partial else 'right or wrong'}", name, pairs, found))
+    tested = min(draws, TESTED)
     parts = [
         "# Coverage of 95 % intervals, false alarms, power",
-        f"{draws} drawn benchmarks a cell ({draws_of_others} for the methods not chosen, {draws // 2} for false alarms "
-        f"and power): standard errors of 95 %: {_error(draws)}, {_error(draws_of_others)}, {_error(draws // 2)}. "
+        f"{draws} drawn benchmarks a cell ({draws_of_others} for the methods not chosen, {tested} for false alarms "
+        f"and power): standard errors of 95 %: {_error(draws)}, {_error(draws_of_others)}, {_error(tested)}. "
         "Clusters of 1 to 6 items; *alike*: correlation of two items of a cluster.",
         "\n".join(summary),
         "## Chosen interval of a share of right answers, coverage in %",
         _means_table(right),
         "## False alarms at 5 %, in %, where nothing differs",
-        _alarms(draws // 2),
+        _alarms(tested),
         "## Power at the minimum detectable effect, in %",
-        _power(draws // 2),
+        _power(tested),
         _speed(),
     ]
     return "\n\n".join(parts)

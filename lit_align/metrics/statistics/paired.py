@@ -117,7 +117,9 @@ def difference_of(gains: ClusterSums, losses: ClusterSums, span: float, level: f
         for side in (gains, losses)
     )
     mean = gain.mean - loss.mean
-    r = _correlation(gains.residuals, losses.residuals)
+    # Where all clusters agree, one that was not seen may both miss the gain and bring a loss.
+    agree = [side.agree(span) for side in (gains, losses)]
+    r = -1.0 if all(agree) else 0.0 if any(agree) else _correlation(gains.residuals, losses.residuals)
     low = _together(gain.mean - gain.low, loss.high - loss.mean, r)
     high = _together(gain.high - gain.mean, loss.mean - loss.low, r)
     return Interval(mean, max(mean - low, -span), min(mean + high, span), gain.too_few)
@@ -160,10 +162,7 @@ def _degrees(data: ClusterSums) -> float:
 
 
 def _correlation(first: Floats, second: Floats) -> float:
-    if not (first.any() or second.any()):
-        return -1.0  # all clusters agree: the ones that were not seen may both miss the gain and bring a loss
-    size = math.sqrt(float((first**2).sum()) * float((second**2).sum()))
-    return float((first * second).sum()) / size if size else 0.0
+    return float((first * second).sum()) / math.sqrt(float((first**2).sum()) * float((second**2).sum()))
 
 
 def _together(first: float, second: float, correlation: float) -> float:
