@@ -231,3 +231,34 @@ def test_nonsense_is_refused(
 def test_arms_of_two_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="before and after must have one length, got 2 and 1"):
         paired_summary([0, 1], [0], ["a", "b"])
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (1.0, 10.0), (0.0, INF), (-INF, 0.0), (-INF, INF)])
+def test_no_interval_has_zero_width_leaves_the_bounds_or_misses_its_mean(bounds: tuple[float, float]) -> None:
+    rng = np.random.default_rng(10)
+    low, high = (max(bounds[0], -50.0), min(bounds[1], 50.0))
+    for _ in range(300):
+        count = int(rng.integers(1, 40))
+        names = [str(name) for name in rng.integers(1 + count // 2, size=count)]
+        few = rng.random(count) < 0.1
+        kinds = [
+            rng.choice([low, high], size=count), rng.uniform(low, high, size=count), np.full(count, low),
+            np.where(few, high, low), np.where(few, low + 1e-9, low),
+        ]  # fmt: skip
+        before, after = (kinds[index] for index in rng.integers(len(kinds), size=2))
+        summary = paired_summary(before, after, names, bounds=bounds)
+        span = bounds[1] - bounds[0]
+        for interval, (least, most) in (
+            (summary.before, bounds), (summary.after, bounds), (summary.difference, (-span, span)),
+        ):  # fmt: skip
+            assert least - 1e-9 <= interval.low <= interval.mean <= interval.high <= most + 1e-9
+            assert interval.low < interval.high
+
+
+def test_scores_a_rounding_error_from_a_bound_have_an_interval() -> None:
+    names = [str(index) for index in range(3_000)]
+    scores = [1.0] * 2_999 + [1.0 - 3e-12]
+    interval = mean_interval(scores, names)
+
+    assert math.isfinite(interval.low)
+    assert interval.low < interval.high == 1.0
