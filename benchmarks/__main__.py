@@ -12,11 +12,12 @@ COMMANDS = {
     "sample": "completions a second beside transformers' own generate, one at a time",
     "smollm2-dpo": "DPO after SFT on a real model: losses, rejected answers and groups on held-out tables of TAT-QA",
     "sft-kl": "one SFT step with the KL anchor beside other libraries: time, memory, gradients",
+    "statistics-coverage": "coverage of the intervals, false alarms of the tests, power, by simulation",
     "tatqa-negatives": "how well TAT-QA's rejected answers are told from the chosen ones without the question",
 }
 
 USAGE = "usage: python -m benchmarks COMMAND [OPTIONS]\n\n" + "\n".join(
-    f"  {name:<15} {purpose}" for name, purpose in COMMANDS.items()
+    f"  {name:<19} {purpose}" for name, purpose in COMMANDS.items()
 )
 
 
@@ -62,6 +63,10 @@ def main(words: list[str]) -> None:
         from benchmarks.sft_kl import command as sft_kl
 
         sft_kl.main(rest)
+    elif name == "statistics-coverage":
+        from benchmarks.statistics_coverage import command as statistics_coverage
+
+        statistics_coverage.main(rest)
     elif name == "tatqa-negatives":
         from benchmarks.tatqa_negatives import command as tatqa_negatives
 

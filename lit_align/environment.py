@@ -20,6 +20,7 @@ _PACKAGES = (
     "bitsandbytes",
     "datasets",
     "numpy",
+    "scipy",
     "tokenizers",
 )
 

@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from lit_align.metrics.statistics import Interval, paired_cluster_bootstrap
+from lit_align.metrics.statistics import Interval, paired_summary
 
 Floats = NDArray[np.float64]
 
@@ -136,7 +136,7 @@ class Resampling:
         mean = float(by_question.mean())
         if float(np.ptp(draws)) <= 1e-12:
             # All clusters and seeds agree; the bound on what the clusters may have missed is then the honest width.
-            bound = paired_cluster_bootstrap(before.mean(axis=0), after.mean(axis=0), self._labels[which], resamples=1)
+            bound = paired_summary(before.mean(axis=0), after.mean(axis=0), self._labels[which])
             return bound.difference, by_question.mean(axis=1), draws
         low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return Interval(mean, float(low), float(high)), by_question.mean(axis=1), draws

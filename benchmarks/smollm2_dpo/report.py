@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.smollm2_dpo.runs import Run
-from lit_align.metrics.statistics import Interval, cluster_bootstrap, paired_cluster_bootstrap
+from lit_align.metrics.statistics import Interval, mean_interval, paired_summary
 
 Scores = Mapping[str, Sequence[Mapping[str, Any]]]
 SHARE = (0.0, 1.0)
@@ -61,7 +61,7 @@ def _alone(scores: Scores, part: str, measure: str, title: str, bounds: tuple[fl
     items = scores.get(part)
     if not items:
         return ""
-    return _told(cluster_bootstrap(_values(items, measure), _clusters(items), bounds=bounds))
+    return _told(mean_interval(_values(items, measure), _clusters(items), bounds=bounds))
 
 
 def _less(before: Scores, after: Scores, part: str, measure: str, title: str, bounds: tuple[float, float]) -> str:
@@ -70,7 +70,7 @@ def _less(before: Scores, after: Scores, part: str, measure: str, title: str, bo
         return ""
     if [item["id"] for item in before[part]] != [item["id"] for item in after[part]]:
         raise ValueError(f"{part}: the models were measured on other items; remove their scores.json")
-    summary = paired_cluster_bootstrap(
+    summary = paired_summary(
         _values(before[part], measure), _values(after[part], measure), _clusters(before[part]), bounds=bounds
     )
     return _told(summary.difference, "+")

@@ -6,7 +6,15 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lit_align.evals.benchmark import SHARE, Bounds, ItemResult
-from lit_align.metrics.statistics import Interval, cluster_bootstrap, paired_cluster_bootstrap
+from lit_align.metrics.statistics import (
+    Decision,
+    Interval,
+    holm,
+    mean_interval,
+    minimum_detectable_effect,
+    paired_summary,
+    paired_test,
+)
 
 Results = Mapping[str, Sequence[ItemResult]]
 """The results of each benchmark, by its name."""
@@ -14,43 +22,49 @@ Results = Mapping[str, Sequence[ItemResult]]
 Measures = Mapping[str, Mapping[str, Bounds]]
 """The measures of each benchmark with their bounds, by its name."""
 
-_FEW_CLUSTERS = 20
+_SCALES = (
+    "95% intervals over clusters: Student's t on the measure's scale (logit between two bounds, log from one); "
+    "Clopper-Pearson over clusters where all of them agree."
+)
 
 
 def score_table(results: Results, measures: Measures) -> str:
     """Means of one measurement, with 95 % intervals.
 
     A block a measure; in it a line a benchmark over all its items, and below it a line a skill if it has more than one.
+    Where a line has fewer than 10 clusters, ``too few`` stands beside their number.
 
     Args:
         results: Results by name of the benchmark.
         measures: Measures of each benchmark.
 
     Example:
-        >>> scores = [{"exact_match": float(i > 0)} for i in range(4)]
-        >>> items = [ItemResult(str(i), str(i), "add", "1+1=", "2", "2", scores[i], False, 1) for i in range(4)]
+        >>> scores = [{"exact_match": float(i > 3)} for i in range(16)]
+        >>> items = [ItemResult(str(i), str(i), "add", "1+1=", "2", "2", scores[i], False, 1) for i in range(16)]
         >>> print(*score_table({"sums": items}, {"sums": {"exact_match": SHARE}}).splitlines()[:3], sep=chr(10))
         | benchmark |  n | clusters |       score [95% CI] | cap hit |
         | :-------- | -: | -------: | -------------------: | ------: |
-        | sums      |  4 |        4 | 0.750 [0.250, 1.000] |    0.0% |
+        | sums      | 16 |       16 | 0.750 [0.457, 0.914] |    0.0% |
     """
     blocks: dict[str, list[list[str]]] = {}
-    seen: list[tuple[int, Interval]] = []
+    seen: list[Interval] = []
     for measure, bounds, name in _measured(results, measures):
         for label, items in _lines({name: results[name]}):
             clusters = [item.cluster for item in items]
-            interval = cluster_bootstrap([item.scores[measure] for item in items], clusters, bounds=bounds)
-            n_clusters = len(set(clusters))
-            seen.append((n_clusters, interval))
-            row = [label, str(len(items)), str(n_clusters), _format(interval, bounds), _cap_share(items)]
+            interval = mean_interval([item.scores[measure] for item in items], clusters, bounds=bounds)
+            seen.append(interval)
+            row = [label, *_counts(clusters, interval), _format(interval, bounds), _cap_share(items)]
             blocks.setdefault(measure, []).append(row)
-    return _blocks(["benchmark", "n", "clusters", "score [95% CI]", "cap hit"], blocks, "cluster bootstrap", seen)
+    return _blocks(["benchmark", "n", "clusters", "score [95% CI]", "cap hit"], blocks, [_SCALES, *_remarks(seen)])
 
 
 def comparison_table(before: Results, after: Results, measures: Measures) -> str:
-    """Means before and after with their paired difference, and 95 % intervals of all three.
+    """Means before and after with their paired difference, 95 % intervals of all three, a test, and what it could find.
 
     A block a measure; in it a line a benchmark over all its items, and below it a line a skill if it has more than one.
+    The main measure of each benchmark, its first one, is tested over all items; the p-values are adjusted for their
+    number, and other lines have none. ``MDE`` is the smallest true difference that the line's items would show with
+    80 % power.
 
     Args:
         before: Results by name of the benchmark.
@@ -63,27 +77,37 @@ def comparison_table(before: Results, after: Results, measures: Measures) -> str
     Example:
         >>> def results(*f1):
         ...     return [ItemResult(str(i), str(i), "add", "?", "", "", {"f1": f1[i]}, False, 1) for i in range(len(f1))]
-        >>> before, after = {"sums": results(0, 0, 1, 0)}, {"sums": results(0, 1, 1, 1)}
+        >>> before, after = {"sums": results(*[0, 0, 0, 1] * 6)}, {"sums": results(*[0, 1, 1, 1] * 6)}
         >>> table = comparison_table(before, after, {"sums": {"f1": SHARE}})
-        >>> [cell.strip() for cell in table.splitlines()[2].split("|")][4:7]
-        ['0.250 [0.000, 0.750]', '0.750 [0.250, 1.000]', '+0.500 [+0.000, +1.000]']
+        >>> [cell.strip() for cell in table.splitlines()[2].split("|")][4:9]
+        ['0.250 [0.110, 0.474]', '0.750 [0.526, 0.890]', '+0.500 [+0.252, +0.703]', '<0.001', '0.318']
     """
     check_paired(before, after)
     partners = {(name, item.id): item for name, items in before.items() for item in items}
+
+    def pairs(name: str, measure: str, items: Sequence[ItemResult]) -> tuple[list[float], list[float], list[str]]:
+        earlier = [partners[name, item.id].scores[measure] for item in items]
+        return earlier, [item.scores[measure] for item in items], [item.cluster for item in items]
+
+    mains = [(name, next(iter(measures[name]))) for name in after]
+    decisions = [paired_test(*pairs(*main, after[main[0]])) for main in mains]
+    adjusted = dict(zip(mains, holm([decision.p_value for decision in decisions]), strict=True))
     blocks: dict[str, list[list[str]]] = {}
-    seen: list[tuple[int, Interval]] = []
+    seen: list[Interval] = []
     for measure, bounds, name in _measured(after, measures):
         for label, items in _lines({name: after[name]}):
-            earlier = [partners[name, item.id].scores[measure] for item in items]
-            later = [item.scores[measure] for item in items]
-            summary = paired_cluster_bootstrap(earlier, later, [item.cluster for item in items], bounds=bounds)
-            seen += [(summary.n_clusters, arm) for arm in (summary.before, summary.after, summary.difference)]
+            scores = pairs(name, measure, items)
+            summary = paired_summary(*scores, bounds=bounds)
+            seen += [summary.before, summary.after, summary.difference]
             arms = [_format(arm, bounds) for arm in (summary.before, summary.after)]
             arms.append(_format(summary.difference, bounds, signed=True))
-            row = [label, str(summary.n), str(summary.n_clusters), *arms, _cap_share(items)]
-            blocks.setdefault(measure, []).append(row)
-    header = ["benchmark", "n", "clusters", "before [95% CI]", "after [95% CI]", "difference [95% CI]", "cap hit after"]
-    return _blocks(header, blocks, "paired cluster bootstrap", seen)
+            p_value = adjusted.get((name, measure)) if items is after[name] else None
+            effect = minimum_detectable_effect(*scores, bounds=bounds)
+            row = [label, *_counts(scores[2], summary.difference), *arms, _p_value(p_value), _effect(effect, bounds)]
+            blocks.setdefault(measure, []).append([*row, _cap_share(items)])
+    header = ["benchmark", "n", "clusters", "before [95% CI]", "after [95% CI]", "difference [95% CI]"]
+    caption = [_SCALES, _tests(decisions), *_remarks(seen)]
+    return _blocks([*header, "p (Holm)", "MDE", "cap hit"], blocks, caption)
 
 
 def check_paired(before: Results, after: Results) -> None:
@@ -175,20 +199,37 @@ def _cap_share(items: Sequence[ItemResult]) -> str:
     return f"{100 * _share(items, lambda item: float(item.hit_cap or False)):.1f}%"
 
 
+def _counts(clusters: Sequence[str], interval: Interval) -> list[str]:
+    count = len(set(clusters))
+    return [str(len(clusters)), f"{count}, too few" if interval.too_few else str(count)]
+
+
+def _digits(size: float, bounds: Bounds) -> int:
+    # Shares are told to a tenth of a percent; a KL of a thousandth of a nat is worth telling from none, a log-prob of
+    # some tens of nats is not.
+    return 3 if bounds == SHARE else 4 if size < 10 else 2
+
+
 def _format(interval: Interval, bounds: Bounds, *, signed: bool = False) -> str:
-    # Shares are told to a tenth of a percent; a KL of a thousandth of a nat is worth telling from none.
-    digits = 3 if bounds == SHARE else 4
-    sign = "+" if signed else ""
+    sign, digits = "+" if signed else "", _digits(abs(interval.mean), bounds)
     numbers = [f"{value:{sign}.{digits}f}" for value in (interval.mean, interval.low, interval.high)]
     return f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
 
 
-def _blocks(
-    header: list[str], blocks: Mapping[str, list[list[str]]], method: str, seen: Sequence[tuple[int, Interval]]
-) -> str:
+def _p_value(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if value >= 0.001 else "<0.001"
+
+
+def _effect(value: float, bounds: Bounds) -> str:
+    return f"{value:.{_digits(value, bounds)}f}" if math.isfinite(value) else "–"
+
+
+def _blocks(header: list[str], blocks: Mapping[str, list[list[str]]], caption: Sequence[str]) -> str:
     """A table a measure, under its name where there are several, and a caption for all."""
     tables = [(f"{measure}\n\n" if len(blocks) > 1 else "") + _align(header, rows) for measure, rows in blocks.items()]
-    return "\n\n".join([*tables, _caption(method, seen)])
+    return "\n\n".join([*tables, " ".join(caption)])
 
 
 def _align(header: list[str], rows: list[list[str]]) -> str:
@@ -203,10 +244,22 @@ def _align(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
 
 
-def _caption(method: str, seen: Sequence[tuple[int, Interval]]) -> str:
-    text = f"95% intervals by {method}, 10,000 resamples; Clopper-Pearson over clusters where all of them agree."
-    if any(math.isinf(end) for _, interval in seen for end in (interval.low, interval.high)):
-        text += " An infinite end: all clusters agree, which says nothing of others where a measure has no bound."
-    if min(n_clusters for n_clusters, _ in seen) < _FEW_CLUSTERS:
-        text += f" Intervals of lines with fewer than {_FEW_CLUSTERS} clusters tend to be too narrow."
-    return text
+def _tests(decisions: Sequence[Decision]) -> str:
+    """What was tested and how; no test without a benchmark."""
+    names = {"sign-flip": "sign flips of clusters (10,000)", "McNemar": "McNemar's test (independent items)"}
+    methods = " or ".join(names[method] for method in dict.fromkeys(decision.method for decision in decisions))
+    count = len(decisions)
+    over = "the main measure of one benchmark" if count == 1 else f"the main measures of {count} benchmarks"
+    return (
+        f"Difference: gains less losses, square-and-add. p: {methods}, mid-p, Holm-adjusted over {over}. "
+        "MDE: the smallest true difference found with 80% power; – where none can be given."
+    )
+
+
+def _remarks(seen: Sequence[Interval]) -> list[str]:
+    remarks = []
+    if any(math.isinf(end) for interval in seen for end in (interval.low, interval.high)):
+        remarks.append("An infinite end: all clusters agree, which bounds nothing where a measure has no bound.")
+    if any(interval.too_few for interval in seen):
+        remarks.append("Too few: fewer than 10 clusters, with which the intervals' coverage is not known.")
+    return remarks
