@@ -215,8 +215,8 @@ mean loss {sum(losses[:last]) / last:.3f} in the first {last} steps, \
 |---|---|---|---|
 | test, reward | {sizes[2]} | {_shown(accuracy.rate)} | {_shown(auc)} |
 | test, the longer answer | {sizes[2]} | {_shown(longer.rate)} | |
-| calibration, reward | {sizes[1]} | {_shown(Interval(**_ends(held["pair_accuracy"])))} | \
-{_shown(Interval(**_ends(held["concordance"])))} |
+| calibration, reward | {sizes[1]} | {_shown(_read(held["pair_accuracy"]))} | \
+{_shown(_read(held["concordance"]))} |
 
 Calibration: mu = {calibration["mu"]:.3f}, s = {calibration["s"]:.3f}. Mean score of the test's chosen answers \
 {mean(chosen):.2f}, of its rejected ones {mean(rejected):.2f}, of 1 to 10.
@@ -225,8 +225,8 @@ The pairs are polite and rude wordings of one answer: a task that a small model 
 """
 
 
-def _ends(told: dict[str, Any]) -> dict[str, float]:
-    return {name: float(told[name]) for name in ("mean", "low", "high")}
+def _read(told: dict[str, Any]) -> Interval:
+    return Interval(*(float(told[name]) for name in ("mean", "low", "high")))
 
 
 def _shown(found: Interval) -> str:

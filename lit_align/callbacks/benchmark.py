@@ -22,7 +22,9 @@ from lit_align.callbacks.measurement import (
     run_folder,
 )
 from lit_align.evals.benchmark import Benchmark, Bounds, ItemResult
-from lit_align.evals.report import comparison_table, means, score_table
+from lit_align.evals.curves import curves
+from lit_align.evals.report import comparison_table, score_table
+from lit_align.evals.win_table import win_table
 from lit_align.models.adapter_switch import AdapterSwitch
 
 _Results = dict[str, list[ItemResult]]
@@ -40,8 +42,8 @@ class BenchmarkEvaluation(pl.Callback):
     Training is bit for bit the same with and without this callback. All ranks measure, each its share.
 
     The folder of the run receives ``benchmarks.jsonl`` (a line an item and phase) and ``benchmarks.md`` (the table);
-    loggers receive ``val/benchmark/<name>`` and ``val/benchmark/<name>/<skill>`` (with the measure after the name where
-    a benchmark has several), TensorBoard a few answers too. Items whose prompts have chosen the checkpoint, see
+    loggers receive means, intervals and paired differences (:func:`~lit_align.evals.curves.curves`), TensorBoard a few
+    answers too. Items whose prompts have chosen the checkpoint, see
     :class:`~lit_align.callbacks.early_stopping.MTBenchEarlyStopping`, are marked ``selected`` in the table.
 
     Args:
@@ -176,8 +178,10 @@ class BenchmarkEvaluation(pl.Callback):
         return self._latest[1]
 
     def _record(self, trainer: pl.Trainer, phase: Phase, step: int, results: _Results) -> None:
-        scalars = {f"val/benchmark/{key}": value for key, value in means(results).items()}
-        record(trainer, phase, step, results, {} if phase == "against" else scalars)
+        # The curves are of one policy, and begin with the baseline itself.
+        later = self._baseline if phase in ("during", "after") else None
+        scalars = {} if phase == "against" else curves(results, self._measures, later)
+        record(trainer, phase, step, results, scalars)
 
     def _make_table(self, trainer: pl.Trainer, earlier: _Results | None, results: _Results) -> None:
         """The table, for the end of the run and for its folder; on rank 0."""
@@ -194,6 +198,9 @@ class BenchmarkEvaluation(pl.Callback):
             self._table = score_table(shown(results), measures)
         else:
             self._table = comparison_table(shown(earlier), shown(results), measures)
+            wins = {one.name: one.won_by for one in self.benchmarks if one.won_by}
+            if wins:
+                self._table += f"\n\n{win_table(shown(earlier), shown(results), shown(wins))}"
         if folder is not None:
             (folder / "benchmarks.md").write_text(self._table + "\n", encoding="utf-8")
 

@@ -22,7 +22,7 @@ from lit_align.callbacks.measurement import (
     refuse_trained_items,
 )
 from lit_align.evals.benchmark import Benchmark, ItemResult
-from lit_align.metrics.statistics import paired_cluster_bootstrap
+from lit_align.metrics.statistics import is_better
 
 logger = logging.getLogger(__name__)
 
@@ -213,8 +213,7 @@ class MTBenchEarlyStopping(pl.Callback):
         if self.significance is None:
             return True
         clusters, bounds = [item.cluster for item in items], self.benchmark.measures[self.measure]
-        paired = paired_cluster_bootstrap(before, after, clusters, level=1 - self.significance, bounds=bounds)
-        return paired.difference.low > 0
+        return is_better(before, after, clusters, bounds=bounds, level=1 - self.significance)
 
     def _keep(self, trainer: pl.Trainer, items: list[ItemResult]) -> None:
         adapter = policy_of(trainer).adapter_parameters()

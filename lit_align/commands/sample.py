@@ -26,6 +26,7 @@ from lit_align.commands.sample_file import (
 )
 from lit_align.commands.sole_writer import sole_writer
 from lit_align.environment import environment
+from lit_align.evals.answering import without_thoughts
 from lit_align.evals.judge import Judged, Scorer
 from lit_align.evals.sampling import Sampling
 from lit_align.types import PromptSource, SamplePrompt
@@ -165,7 +166,7 @@ class Sample:
                 Judged(
                     f"{request.prompt.id}, sample {request.number}",
                     request.prompt.messages,
-                    _without_thinking(answer.text),
+                    without_thoughts(answer.text),
                     request.prompt.gold,
                 )
                 for request, answer in zip(requests, answers, strict=True)
@@ -232,14 +233,6 @@ def _refuse_names_twice(prompts: Sequence[SamplePrompt], scorer: Scorer) -> None
             f"`scorer` {type(scorer).__name__} measures `{twice[0]}`, as the source's own metric does: the file could "
             "hold only one of the two"
         )
-
-
-def _without_thinking(answer: str) -> str:
-    """An answer without the thought before it; one that was cut off within its thought is empty."""
-    _, closed, after = answer.partition("</think>")
-    if closed:
-        return after.lstrip("\n")
-    return "" if answer.lstrip().startswith("<think>") else answer
 
 
 def _line_of_prompt(prompt: SamplePrompt) -> Line:

@@ -136,18 +136,31 @@ class Generation:
         return [_answer(tokenizer, prompt, one) for prompt, one in zip(prompts, completions, strict=True)]
 
 
+def without_thoughts(written: str, asked: str = "") -> str:
+    """An answer without the thoughts before it; empty where they never end.
+
+    Args:
+        written: What the model wrote.
+        asked: Its prompt; some templates open the block there, so that the model closes what it did not open.
+
+    Example:
+        >>> without_thoughts("<think>Hm.</think> 2"), without_thoughts("<think>Hm"), without_thoughts("2 </think> 3")
+        ('2', '', '2 </think> 3')
+    """
+    if not (asked.rstrip().endswith(_OPEN) or written.lstrip().startswith(_OPEN)):
+        return written
+    return written.partition(_CLOSE)[2].lstrip()
+
+
 def _answer(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, completion: Completion) -> Answer:
     def text(ids: Sequence[int]) -> str:
         return str(tokenizer.decode(list(ids), skip_special_tokens=False))
 
     asked, written = text(prompt.tokens), text(completion.tokens)
-    answer, thoughts = written, 0
-    # Some templates open the block in the prompt, so that the model closes what it did not open.
-    is_open = asked.rstrip().endswith(_OPEN) or written.lstrip().startswith(_OPEN)
-    if is_open and _CLOSE not in written:
-        answer, thoughts = "", len(completion.tokens)
-    elif is_open:
-        answer = written.partition(_CLOSE)[2].lstrip()
+    answer, thoughts = without_thoughts(written, asked), 0
+    if answer != written and _CLOSE not in written:
+        thoughts = len(completion.tokens)
+    elif answer != written:
         few, many = 0, len(completion.tokens)  # the fewest tokens whose text holds the closing tag, by bisection
         while few + 1 < many:
             middle = (few + many) // 2

@@ -108,6 +108,11 @@ class Benchmark(ABC):
     def measures(self) -> Mapping[str, Bounds]:
         """What is measured of each item, with its bounds; the main one first. Most name them once, as a class."""
 
+    @property
+    def won_by(self) -> str:
+        """The measure by which an answer beats another one to the same prompt, for a win rate; empty for none."""
+        return ""
+
     def check(self) -> None:  # noqa: B027  most benchmarks need nothing
         """Refuse at the start what would fail at the first answer, such as a missing package; nothing by default."""
 

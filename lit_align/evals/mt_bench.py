@@ -73,6 +73,11 @@ class MTBenchBenchmark(Benchmark):
         """Those of the scorer."""
         return self.scorer.measures()
 
+    @property
+    def won_by(self) -> str:
+        """The scorer's main measure."""
+        return next(iter(self.scorer.measures()))
+
     def check(self) -> None:
         """Read the questions, and have the scorer look whether it could work."""
         _ = self._asked

@@ -137,34 +137,6 @@ def check_paired(before: Results, after: Results) -> None:
                     raise ValueError(f"benchmark {name!r}, item {earlier.id!r}: {key} was {old!r}, is {new!r}")
 
 
-def means(results: Results) -> dict[str, float]:
-    """Mean scores of each benchmark and of each of its skills.
-
-    Args:
-        results: Results by name of the benchmark.
-
-    Returns:
-        ``{"<name>": mean, "<name>/<skill>": mean, …}`` of a benchmark with one measure; ``<name>/<measure>`` stands in
-        place of the name where there are several.
-
-    Example:
-        >>> items = [ItemResult(str(i), str(i), "add", "?", "", "", {"f1": i}, False, 1) for i in range(2)]
-        >>> means({"sums": items})
-        {'sums': 0.5, 'sums/add': 0.5}
-    """
-    values = {}
-    for name, items in results.items():
-        for measure in items[0].scores:
-
-            def score(item: ItemResult, measure: str = measure) -> float:
-                return item.scores[measure]
-
-            key = name if len(items[0].scores) == 1 else f"{name}/{measure}"
-            values[key] = _share(items, score)
-            values |= {f"{key}/{skill}": _share(part, score) for skill, part in _by_skill(items).items()}
-    return values
-
-
 def _measured(results: Results, measures: Measures) -> Iterable[tuple[str, Bounds, str]]:
     """Each measure, its bounds, and a benchmark that has it; the benchmarks of a measure one after another."""
     for measure in dict.fromkeys(measure for name in results for measure in measures[name]):
@@ -176,13 +148,18 @@ def _measured(results: Results, measures: Measures) -> Iterable[tuple[str, Bound
 def _lines(results: Results) -> Iterable[tuple[str, Sequence[ItemResult]]]:
     for name, items in results.items():
         yield name, items
-        skills = _by_skill(items)
+        skills = by_skill(items)
         if len(skills) > 1:
             for skill, part in skills.items():
                 yield f"– {skill}", part
 
 
-def _by_skill(items: Sequence[ItemResult]) -> dict[str, list[ItemResult]]:
+def by_skill(items: Sequence[ItemResult]) -> dict[str, list[ItemResult]]:
+    """The items of each skill, in the order in which the skills come.
+
+    Args:
+        items: Results of one benchmark.
+    """
     skills: dict[str, list[ItemResult]] = {}
     for item in items:
         skills.setdefault(item.skill, []).append(item)
@@ -228,12 +205,17 @@ def _effect(value: float, bounds: Bounds) -> str:
 
 def _blocks(header: list[str], blocks: Mapping[str, list[list[str]]], caption: Sequence[str]) -> str:
     """A table a measure, under its name where there are several, and a caption for all."""
-    tables = [(f"{measure}\n\n" if len(blocks) > 1 else "") + _align(header, rows) for measure, rows in blocks.items()]
+    tables = [(f"{measure}\n\n" if len(blocks) > 1 else "") + align(header, rows) for measure, rows in blocks.items()]
     return "\n\n".join([*tables, " ".join(caption)])
 
 
-def _align(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table with padded columns: the first one flush left, the others flush right."""
+def align(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table with padded columns: the first one flush left, the others flush right.
+
+    Args:
+        header: A cell a column.
+        rows: As many cells each.
+    """
     escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in [header, *rows]]
     widths = [max(2, *(len(row[column]) for row in escaped)) for column in range(len(header))]
     rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]

@@ -120,6 +120,11 @@ class ScoredAnswersBenchmark(Benchmark):
         measures = dict(self.scorer.measures())
         return measures if self.threshold is None else {**measures, _SUCCESS: SHARE}
 
+    @property
+    def won_by(self) -> str:
+        """The scorer's main measure."""
+        return next(iter(self.scorer.measures()))
+
     def check(self) -> None:
         """Read the prompts, and have the scorer look whether it could work."""
         _ = self._held_out

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lit_align.metrics.statistics import Interval, cluster_bootstrap
+from lit_align.metrics.statistics import Interval, mean_interval
 
 _RIDGE = 0.1  # of the length term: its prior has a standard deviation of about 3 logits
 _NEWTON_STEPS = 25
@@ -53,7 +53,7 @@ def win_rate(before: ArrayLike, after: ArrayLike, clusters: Sequence[str]) -> Wi
         (2, 1, 0.625)
     """
     outcomes = _outcomes(before, after)
-    rate = cluster_bootstrap(outcomes, clusters)
+    rate = mean_interval(outcomes, clusters)
     return WinRate(len(outcomes), int((outcomes == 1).sum()), int((outcomes == 0.5).sum()), rate)
 
 
@@ -117,7 +117,7 @@ def length_controlled_win_rate(
     terms = np.tanh(differences / spread) if spread > 0 else np.sign(differences)
     mean = float(_fitted(np.ones((1, len(outcomes))), terms, outcomes)[0])
     if (outcomes == outcomes[0]).all():
-        plain = cluster_bootstrap(outcomes, clusters)
+        plain = mean_interval(outcomes, clusters)
         return Interval(mean, min(plain.low, mean), max(plain.high, mean))
     random = np.random.default_rng(seed)
     found = []

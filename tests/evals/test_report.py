@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from lit_align.evals.benchmark import SHARE, Benchmark, ItemResult, check_scores
-from lit_align.evals.report import check_paired, comparison_table, means, score_table
+from lit_align.evals.report import check_paired, comparison_table, score_table
 
 
 def results(scores: list[float], skills: str, caps: int = 0) -> list[ItemResult]:
@@ -122,10 +122,6 @@ def test_names_cannot_break_the_table() -> None:
     assert rows[2].startswith("| a\\|b c ")
 
 
-def test_means_by_benchmark_and_skill() -> None:
-    assert means(AFTER) == {"new": 0.75, "new/x": 1.0, "new/y": 0.5, "old skills": 1.0, "old skills/z": 1.0}
-
-
 @pytest.mark.parametrize("key", ["id", "cluster", "skill", "prompt", "gold"])
 def test_results_of_other_questions_are_not_compared(key: str) -> None:
     changed = {**AFTER, "new": [replace(AFTER["new"][0], **{key: "other"}), *AFTER["new"][1:]]}
@@ -201,9 +197,3 @@ class ExamplePairs(Benchmark):
 
     def run(self, policy: object, chat: object, *, progress: str | None = None) -> list[ItemResult]:
         return []
-
-
-def test_means_name_the_measure_where_there_are_several() -> None:
-    assert means({"pairs": scored([0, 1], [-1.0, -2.0])}) == {
-        "pairs/accuracy": 0.5, "pairs/accuracy/s": 0.5, "pairs/logps/chosen": -1.5, "pairs/logps/chosen/s": -1.5,
-    }  # fmt: skip
