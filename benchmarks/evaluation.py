@@ -15,6 +15,7 @@ import argparse
 import json
 import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -187,10 +188,16 @@ def main(arguments: list[str]) -> None:
     facts = [*machine().values(), *(f"{key} {value}" for key, value in versions(["torch", "transformers"]).items())]
     environment = ONE_THREAD | KEEP_MEMORY | NO_BARS
     rounds = options.rounds
-    found = [in_own_process(environment, batched, "tiny-qwen3", 32, rounds)]
+    found: list[Timed] = []
+
+    def measured(case: Timed) -> None:
+        print(case.row(), file=sys.stderr, flush=True)
+        found.append(case)
+
+    measured(in_own_process(environment, batched, "tiny-qwen3", 32, rounds))
     if options.tatqa:
-        found.append(in_own_process(environment, batched, SMOLLM2, 32, rounds))
-        found.append(in_own_process(environment, tables, str(options.tatqa), options.limit, 64, rounds))
+        measured(in_own_process(environment, tables, str(options.tatqa), options.limit, 64, rounds))
+        measured(in_own_process(environment, batched, SMOLLM2, 32, rounds))
     command = shlex.join(["python", "-m", "benchmarks", "evaluation", *arguments])
     lines = [
         "| case | ours, CPU s | other, CPU s | times as fast | of the time | wall: times as fast | goal | alike |",
