@@ -33,7 +33,8 @@ def _command(path: Path) -> str:
 def _words(path: Path) -> list[str]:
     """Arguments of the command that the head of the file gives."""
     [command] = [line.removeprefix("#").split() for line in _header(path) if _command(path) in line]
-    return [str(CONFIGS.parent / word) if word.startswith("configs/") else word for word in command[1:]]
+    words = [str(CONFIGS.parent / word) if word.startswith("configs/") else word for word in command[1:]]
+    return words[: words.index("--ckpt_path")] if "--ckpt_path" in words else words  # of an adapter that is not here
 
 
 @cache
@@ -46,8 +47,8 @@ def _parsed(*words: str) -> dict[str, Any]:
 def test_the_configurations_are_found() -> None:
     assert {_NAMES[path] for path in BASES} == {
         "dpo/qwen3-1.7b-tatqa-recipe.yaml", "dpo/qwen3-1.7b-tatqa.yaml", "dpo/smollm2-135m-tatqa-on-policy.yaml",
-        "dpo/smollm2-135m-tatqa.yaml", "eval/smollm2-135m-tatqa.yaml", "quickstart-dpo.yaml", "quickstart.yaml", "sft/qwen3-1.7b-twix.yaml",
-        "sft/smollm2-135m-tatqa.yaml", "sft/smollm2-135m.yaml",
+        "dpo/smollm2-135m-tatqa.yaml", "eval/smollm2-135m-tatqa.yaml", "quickstart-dpo.yaml", "quickstart.yaml",
+        "sft/qwen3-1.7b-twix.yaml", "sft/smollm2-135m-tatqa.yaml", "sft/smollm2-135m.yaml",
     }  # fmt: skip
     assert {path.stem for path in OVERLAYS if path not in LOSSES} == {
         "anchor-forward-kl", "anchor-jensen-shannon", "anchor-on-answers", "anchor-target-masked-kl", "bf16",
