@@ -60,8 +60,8 @@ class DriftBenchmark(Benchmark):
         val_fraction: Share of the groups that are held out, in (0, 1]: ``data.val_fraction``; 1 takes all
             conversations of sources that training does not see. Domains of both kinds need a benchmark each.
         split_seed: ``data.split_seed``.
-        limit: Conversations of each domain, at least 1, taken as whole groups at random; a few more where the last
-            group holds them. Null takes all that are held out.
+        limit: Conversations of each domain, at least 1, taken as whole groups at random, before ``lengths`` drops any;
+            a few more where the last group holds them. Null takes all that are held out.
         name: Names the benchmark in tables, files and log keys.
         lengths: As ``data.lengths``; the log counts what is cut or dropped.
         token_budget: As ``data.token_budget``: most tokens of a forest, > 0.
