@@ -6,6 +6,8 @@ import sys
 
 COMMANDS = {
     "dpo": "one DPO step beside TRL's DPOTrainer: time, memory, gradients",
+    "evaluation": "batched answers beside one by one, TAT-QA with its tables computed once beside each prompt alone",
+    "false-alarms": "how often the base, sampled twice, seems to differ from itself",
     "forgetting": "skill gained against skill lost: anchor, lower learning rate, replay",
     "smollm2": "the T-Wix recipe on a real model, with and without the anchor: NLL and KL on held-out rows",
     "reward-model": "a reward model trained on preference pairs, scored and calibrated as any other",
@@ -39,6 +41,14 @@ def main(words: list[str]) -> None:
         from benchmarks.dpo import command as dpo
 
         dpo.main(rest)
+    elif name == "evaluation":
+        from benchmarks import evaluation
+
+        evaluation.main(rest)
+    elif name == "false-alarms":
+        from benchmarks import false_alarms
+
+        false_alarms.main(rest)
     elif name == "forgetting":
         from benchmarks.forgetting import command as forgetting
 

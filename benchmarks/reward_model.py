@@ -226,7 +226,7 @@ The pairs are polite and rude wordings of one answer: a task that a small model 
 
 
 def _read(told: dict[str, Any]) -> Interval:
-    return Interval(*(float(told[name]) for name in ("mean", "low", "high")))
+    return Interval(float(told["mean"]), float(told["low"]), float(told["high"]))
 
 
 def _shown(found: Interval) -> str:

@@ -20,6 +20,7 @@ from lit_align.data.sources.tat_qa.conversations import TATQAAnswers
 from lit_align.data.sources.tat_qa.sampled import SampledNegatives
 from lit_align.data.sources.tat_qa.source import TATQA
 from lit_align.data.sources.tat_qa.symmetric import SymmetricNegatives
+from lit_align.evals.drift import DriftBenchmark
 from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.evals.finance_instruct import FinanceInstructBenchmark
 from lit_align.evals.instructions.benchmark import InstructionBenchmark
@@ -44,10 +45,10 @@ from lit_align.modules.sft import SFTModule
 # Imported so that configurations may use short names: of these and of all classes that their files define.
 SHORT_NAMES = (
     AdamW8bit, BenchmarkEvaluation, BestOfSamples, CalibratedMap, CosineSchedule, DisplacementGuard, DPOModule,
-    EndpointJudge, ExactMatchBenchmark, FinanceInstruct, FinanceInstructBenchmark, InstructionBenchmark, LegacyMap,
-    MessagesFile, MTBenchBenchmark, MTBenchEarlyStopping, PairAccuracyBenchmark, PreferenceDataModule,
-    PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark, PreferredAnswers, PromptCompletionFile, RatedFile,
-    RedditFinance, RedditReplyBenchmark, ReferenceScorer, RejectedSamples, ReverseKL, RewardModelScorer,
-    RightAndWrong, SampledNegatives, ScalePairs, ScoredAnswersBenchmark, SFTDataModule, SFTModule,
-    SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
+    DriftBenchmark, EndpointJudge, ExactMatchBenchmark, FinanceInstruct, FinanceInstructBenchmark,
+    InstructionBenchmark, LegacyMap, MessagesFile, MTBenchBenchmark, MTBenchEarlyStopping, PairAccuracyBenchmark,
+    PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark, PreferredAnswers,
+    PromptCompletionFile, RatedFile, RedditFinance, RedditReplyBenchmark, ReferenceScorer, RejectedSamples,
+    ReverseKL, RewardModelScorer, RightAndWrong, SampledNegatives, ScalePairs, ScoredAnswersBenchmark,
+    SFTDataModule, SFTModule, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
 )  # fmt: skip

@@ -9,7 +9,8 @@ import yaml
 from parsing import parsed
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-ALL = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "sample")  # those in test_sample_cli.py
+# Those of `sample` are in test_sample_cli.py.
+ALL = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "sample")
 OVERLAYS = [path for path in ALL if path.parent.name == "overlays"]
 BASES = [path for path in ALL if path not in OVERLAYS]
 LOSSES = [path for path in OVERLAYS if path.stem.startswith("loss-")]  # more in test_loss_overlays.py
@@ -25,10 +26,15 @@ def _header(path: Path) -> list[str]:
     return lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
 
 
+def _command(path: Path) -> str:
+    return "lit-align validate" if path.parent.name == "eval" else "lit-align fit"
+
+
 def _words(path: Path) -> list[str]:
     """Arguments of the command that the head of the file gives."""
-    [command] = [line.removeprefix("#").split() for line in _header(path) if "lit-align fit" in line]
-    return [str(CONFIGS.parent / word) if word.startswith("configs/") else word for word in command[1:]]
+    [command] = [line.removeprefix("#").split() for line in _header(path) if _command(path) in line]
+    words = [str(CONFIGS.parent / word) if word.startswith("configs/") else word for word in command[1:]]
+    return words[: words.index("--ckpt_path")] if "--ckpt_path" in words else words  # of an adapter that is not here
 
 
 @cache
@@ -41,8 +47,8 @@ def _parsed(*words: str) -> dict[str, Any]:
 def test_the_configurations_are_found() -> None:
     assert {_NAMES[path] for path in BASES} == {
         "dpo/qwen3-1.7b-tatqa-recipe.yaml", "dpo/qwen3-1.7b-tatqa.yaml", "dpo/smollm2-135m-tatqa-on-policy.yaml",
-        "dpo/smollm2-135m-tatqa.yaml", "quickstart-dpo.yaml", "quickstart.yaml", "sft/qwen3-1.7b-twix.yaml",
-        "sft/smollm2-135m-tatqa.yaml", "sft/smollm2-135m.yaml",
+        "dpo/smollm2-135m-tatqa.yaml", "eval/smollm2-135m-tatqa.yaml", "quickstart-dpo.yaml", "quickstart.yaml",
+        "sft/qwen3-1.7b-twix.yaml", "sft/smollm2-135m-tatqa.yaml", "sft/smollm2-135m.yaml",
     }  # fmt: skip
     assert {path.stem for path in OVERLAYS if path not in LOSSES} == {
         "anchor-forward-kl", "anchor-jensen-shannon", "anchor-on-answers", "anchor-target-masked-kl", "bf16",
@@ -135,7 +141,7 @@ def test_a_configuration_leaves_the_base_of_the_data_to_the_model(path: Path) ->
 def test_a_configuration_says_what_it_is_for_and_how_it_is_run(path: Path) -> None:
     header = _header(path)
     assert len(header) >= 2
-    assert any("lit-align fit" in line and f"configs/{_NAMES[path]}" in line for line in header), header
+    assert any(_command(path) in line and f"configs/{_NAMES[path]}" in line for line in header), header
 
 
 @every_config

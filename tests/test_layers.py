@@ -30,7 +30,9 @@ ALLOWED: dict[str, set[str]] = {
     # A benchmark renders, splits and tokenises with the functions that do so for training, and trains nothing.
     "evals": RECORDS
     | {"ops", "losses.anchor", "metrics", "models.policy", "models.reference", "models.tree_attention"}
-    | {f"data.{name}" for name in ("chat", "lengths", "mixture", "pair_tokenising", "sources", "tokenising")},
+    | {
+        f"data.{name}" for name in ("chat", "lengths", "mixture", "pair_tokenising", "sources", "tokenising", "windows")
+    },
     "checkpoint": RECORDS | {"models"},
     "environment": set(),
     "callbacks": RECORDS | {"metrics", "models", "data", "evals", "checkpoint", "environment"},

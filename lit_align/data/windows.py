@@ -63,15 +63,21 @@ class WindowDataset(Dataset[Window]):
         """This rank's part of a window of the run; in each forest, what is replayed stands after the rest."""
         members = [self._trained[i] for i in self._plan.trained_in(window)]
         members += [self._replayed[i] for i in self._plan.replayed_in(window)]
-        trees = _joined(members)
+        trees = joined(members)
         mine = [trees[i] for i in share_out([tree.size for tree in trees], self._ranks)[self._rank]]
-        parts = [part for tree in mine for part in _within(tree, self._budget)]
+        parts = [part for tree in mine for part in within(tree, self._budget)]
         packed = fill_forests([part.size for part in parts], self._budget)
         forests = tuple(TokenForest.build([parts[i].paths for i in forest]) for forest in packed)
         return Window(forests, window, tuple(tree.name for tree in members))
 
 
-def _within(tree: Tree, budget: int) -> list[Tree]:
+def within(tree: Tree, budget: int) -> list[Tree]:
+    """A tree as it is, or in as few neighbouring parts as take at most ``budget`` rows each.
+
+    Args:
+        tree: Any tree.
+        budget: Most rows of a part, no fewer than the longest path has.
+    """
     if tree.size <= budget:
         return [tree]
     return [replace(tree, paths=tuple(paths), size=size) for paths, size in within_budget(tree.paths, budget)]
@@ -110,8 +116,12 @@ def within_budget(
     return runs
 
 
-def _joined(trees: Sequence[Tree]) -> list[Tree]:
-    """One tree for each group; a tree without one stands alone."""
+def joined(trees: Sequence[Tree]) -> list[Tree]:
+    """One tree for each group; a tree without one stands alone.
+
+    Args:
+        trees: Any trees; a joined one has the name of its first.
+    """
     groups: dict[str | int, list[Tree]] = {}
     for number, tree in enumerate(trees):
         groups.setdefault(tree.group or number, []).append(tree)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,25 +12,23 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths, prompt_size
-from lit_align.data.mixture import first_held_out, group_of, is_held_out
+from lit_align.data.mixture import group_of
 from lit_align.data.pair_tokenising import PairTokenising
-from lit_align.data.sources.rows import stop_at
 from lit_align.data.tokenising import BadRows
+from lit_align.data.windows import Tree
 from lit_align.evals.benchmark import SHARE, Benchmark, Bounds, ItemResult
-from lit_align.evals.generate import SECONDS_BEFORE_PROGRESS, evaluating
-from lit_align.evals.ranks import gathered, rank_and_world
+from lit_align.evals.dealing import dealt
+from lit_align.evals.generate import evaluating
+from lit_align.evals.held_out import held_out
 from lit_align.forest import TokenForest, TokenPath
 from lit_align.losses.anchor import ReverseKL
 from lit_align.models.policy import Policy
 from lit_align.models.reference import BaseReference, Reference
 from lit_align.ops.frozen_head import score_tokens, token_logps
 from lit_align.types import PairSource, PreferencePair
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -128,26 +125,15 @@ class PairAccuracyBenchmark(Benchmark):
         most = len(self._pairs)
         tokenising = PairTokenising(chat, self.lengths, most, self.token_budget, self.bad_rows, self.name)
         trees = tokenising.trees(self._pairs.values())
-        rank, world = rank_and_world()
-        bar = tqdm(
-            total=sum(len(tree.paths) // 2 for tree in trees),
-            desc=progress,
-            unit="pair",
-            delay=SECONDS_BEFORE_PROGRESS,
-            leave=False,
-            disable=progress is None or rank > 0,
-        )
-        own: dict[int, list[ItemResult]] = {}
-        with bar:
-            for place in range(rank, len(trees), world):
-                tree = trees[place]
-                scores = pair_scores(policy, TokenForest.build([tree.paths]).to(policy.device), self.reference)
-                by_pair = [
-                    {name: float(values[n]) for name, values in scores.items()} for n in range(len(tree.paths) // 2)
-                ]
-                own[place] = [self._result(path, one, chat) for path, one in zip(tree.paths[::2], by_pair, strict=True)]
-                bar.update(len(by_pair))
-        return [result for part in gathered(own).values() for result in part]
+
+        def measured(tree: Tree, forest: TokenForest) -> list[ItemResult]:
+            scores = pair_scores(policy, forest, self.reference)
+            return [
+                self._result(path, {name: float(values[n]) for name, values in scores.items()}, chat)
+                for n, path in enumerate(tree.paths[::2])
+            ]
+
+        return dealt(policy, trees, measured, progress)
 
     def _result(self, path: TokenPath, scores: dict[str, float], chat: ChatFormat) -> ItemResult:
         pair = self._pairs[path.example.removesuffix(" chosen")]
@@ -167,31 +153,15 @@ class PairAccuracyBenchmark(Benchmark):
     @cached_property
     def _pairs(self) -> dict[str, PreferencePair]:
         """The pairs by id, read once, so that before and after are the same ones."""
-        refused: list[str] = []
-
-        def refuse(source: str, error: ValueError) -> None:
-            if self.bad_rows == "stop":
-                stop_at(source, error)
-            refused.append(str(error))
-
-        found = self.source.usable(lambda group: is_held_out(group, self.val_fraction, self.split_seed), refuse)
-        if refused:
-            # Not held against `lengths.max_dropped`: they are rows of the whole source, and this is a part of it.
-            logger.info(f"{self.name}: {len(refused)} rows of the source refused; first refusal: {refused[0]}")
-        if not found:
-            raise ValueError(
-                f"benchmark {self.name!r}: val_fraction = {self.val_fraction} with split_seed = {self.split_seed} "
-                "holds out no pair; raise it, or set it to 1 for a source that training does not see"
-            )
-        if self.limit is not None:
-            kept = first_held_out([group_of(pair) for pair in found], self.limit, self.split_seed)
-            found = [pair for pair in found if group_of(pair) in kept]
-        pairs: dict[str, PreferencePair] = {}
-        for pair in found:
-            if pair.id in pairs:
-                raise ValueError(f"benchmark {self.name!r} has two pairs with the id {pair.id!r}")
-            pairs[pair.id] = pair
-        return pairs
+        return held_out(
+            self.source.usable,
+            val_fraction=self.val_fraction,
+            split_seed=self.split_seed,
+            limit=self.limit,
+            bad_rows=self.bad_rows,
+            what="pair",
+            benchmark=self.name,
+        )
 
 
 @torch.no_grad()

@@ -317,7 +317,7 @@ def test_rows_that_the_source_cannot_read_stop_it_or_are_counted(caplog: pytest.
     benchmark = PairAccuracyBenchmark(PreferenceFile("pairs.jsonl"), 1.0)
     with pytest.raises(ValueError, match=r"pairs\.jsonl:2: no column 'chosen'"):
         benchmark.conditions()
-    caplog.set_level("INFO", "lit_align.evals.pair_accuracy")
+    caplog.set_level("INFO", "lit_align.evals.held_out")
     assert replace(benchmark, bad_rows="drop").conditions()["n"] == 1
     assert "pairs: 2 rows of the source refused; first refusal: " in caplog.text
     assert "pairs.jsonl:2: no column 'chosen'" in caplog.text
