@@ -39,7 +39,7 @@ from lit_align.evals.benchmark import Benchmark
 from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.evals.preferred_answer import PreferredAnswerBenchmark
 from lit_align.evals.sampling import Sampling
-from lit_align.metrics.statistics import paired_cluster_bootstrap
+from lit_align.metrics.statistics import paired_test
 from lit_align.models.loading import LoRA, Weights
 from lit_align.models.policy import Policy
 from lit_align.models.reference import FrozenAdapterReference
@@ -189,8 +189,7 @@ def is_significant(before: Floats, after: Floats, clusters: Sequence[str]) -> bo
         after: Likewise.
         clusters: Of each item.
     """
-    difference = paired_cluster_bootstrap(before, after, clusters).difference
-    return not difference.low <= 0 <= difference.high
+    return paired_test(before, after, clusters).p_value < 0.05
 
 
 def decide(measured: Measured) -> Alarms:

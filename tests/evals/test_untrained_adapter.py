@@ -20,7 +20,7 @@ from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.evals.pair_accuracy import PairAccuracyBenchmark
 from lit_align.evals.preferred_answer import PreferredAnswerBenchmark
 from lit_align.evals.tat_qa import TATQABenchmark
-from lit_align.metrics.statistics import paired_cluster_bootstrap
+from lit_align.metrics.statistics import paired_summary
 from lit_align.models.loading import LoRA, Weights
 from lit_align.models.policy import Policy
 from lit_align.models.reference import BaseReference
@@ -66,7 +66,7 @@ def test_the_difference_is_exactly_zero(name: str, policy: Policy, chat: ChatFor
     assert after == before
     for measure, bounds in benchmark.measures.items():
         scores = [[item.scores[measure] for item in results] for results in (before, after)]
-        difference = paired_cluster_bootstrap(*scores, [item.cluster for item in after], bounds=bounds).difference
+        difference = paired_summary(*scores, [item.cluster for item in after], bounds=bounds).difference
         assert difference.mean == 0
 
 
