@@ -24,7 +24,7 @@ class ItemResult:
 
     Attributes:
         id: The item's id, unique within its benchmark.
-        cluster: Items of one cluster are resampled together.
+        cluster: Items of one cluster are one unit of intervals and tests.
         skill: The line of the result table that the item counts in.
         prompt: The rendered prompt, exactly as the model saw it.
         answer: The model's answer.
