@@ -38,7 +38,7 @@ def win_table(before: Results, after: Results, measure_of: Mapping[str, str]) ->
         ...                      for i, one in enumerate(reward)]}
         >>> table = win_table(results(*[0.0] * 12), results(*[1.0, 2.0, 0.0] * 4), {"chat": "reward"})
         >>> [cell.strip() for cell in table.splitlines()[2].split("|")][1:5]
-        ['chat', '12', '12', '0.833 [0.710, 0.910]']
+        ['chat', '12', '12', '0.833 [0.619, 0.939]']
     """
     check_paired(before, after)
     rows = []
