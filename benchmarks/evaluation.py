@@ -125,7 +125,7 @@ def tables(path: str, limit: int, new_tokens: int, rounds: int) -> Timed:
     written = sum(one.new_tokens for one in found) / len(found)
     clusters = len({one.cluster for one in found})
     name = (
-        f"{_short(SMOLLM2)}, {len(found)} TAT-QA questions about {clusters} tables, prompts of {prompt:.0f} tokens, "
+        f"{_short(SMOLLM2)}, {len(found)} TAT-QA questions (tables: {clusters}), prompts of {prompt:.0f} tokens, "
         f"answers of {written:.0f} (at most {new_tokens})"
     )
     return _timed(name, {"shared": answers, "each alone": unshared}, 1 / SHARE, rounds)
