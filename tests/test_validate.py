@@ -154,6 +154,8 @@ def test_validate_compares_an_adapter_with_another_and_with_the_base(
     # The reference of this run is an adapter under the live one, which the bare base is without.
     assert with_base["against"] != before
     assert with_base["against"].keys() == after.keys()
+    record = json.loads((RUN / "version_3" / "environment.json").read_text(encoding="utf-8"))
+    assert record["data"] == json.loads((RUN / "version_0" / "environment.json").read_text(encoding="utf-8"))["data"]
 
 
 def test_validate_opens_an_adapter_of_another_shape(fitted: str, capsys: pytest.CaptureFixture[str]) -> None:

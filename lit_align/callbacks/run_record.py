@@ -6,17 +6,28 @@ import json
 from pathlib import Path
 
 import lightning.pytorch as pl
+from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
 from lit_align.environment import environment
 
 
 class RunRecord(pl.Callback):
-    """Write ``environment.json`` beside ``config.yaml`` before the first step, and show both in TensorBoard."""
+    """Write ``environment.json`` beside ``config.yaml`` before anything is computed, and show both in TensorBoard."""
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the record, once over all processes."""
+        """Write the record of a fit, once over all processes."""
+        self._write(trainer)
+
+    @override
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the record of ``trainer.validate``; the validations of a fit are a part of it."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._write(trainer)
+
+    @staticmethod
+    def _write(trainer: pl.Trainer) -> None:
         log_dir = trainer.log_dir
         if log_dir is None or not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
