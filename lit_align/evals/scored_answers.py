@@ -157,12 +157,10 @@ class ScoredAnswersBenchmark(Benchmark):
     def run(self, policy: Policy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:
         """Ask every prompt; see :meth:`Benchmark.run`."""
         asked = self._rendered(chat)
+        self.scorer.check_asked([_judged(one, "") for one, _ in asked])
         prompts = [prompt for _, prompt in asked]
         answers = self.generation.answers(policy, chat, prompts, progress=progress)
-        judged = [
-            Judged(one.id, one.messages[:-1], answer.text, reference=one.messages[-1].content)
-            for (one, _), answer in zip(asked, answers, strict=True)
-        ]
+        judged = [_judged(one, answer.text) for (one, _), answer in zip(asked, answers, strict=True)]
         scores = scored(self.scorer, judged, policy.device, progress=progress and f"{progress}, scoring")
         return [
             ItemResult.of(
@@ -231,3 +229,7 @@ class ScoredAnswersBenchmark(Benchmark):
             return held_out
         chosen = first_held_out([group_of(one) for one in held_out], self.limit, self.split_seed)
         return [one for one in held_out if group_of(one) in chosen]
+
+
+def _judged(one: Conversation, answer: str) -> Judged:
+    return Judged(one.id, one.messages[:-1], answer, reference=one.messages[-1].content)

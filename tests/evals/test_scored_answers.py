@@ -21,6 +21,7 @@ from lit_align.data.sources.reddit_finance import RedditFinance
 from lit_align.evals.answering import Generation
 from lit_align.evals.benchmark import SHARE, check_scores
 from lit_align.evals.finance_instruct import FinanceInstructBenchmark
+from lit_align.evals.judge import ReferenceScorer
 from lit_align.evals.reddit_reply import RedditReplyBenchmark
 from lit_align.evals.scored_answers import ScoredAnswersBenchmark, Threshold
 from lit_align.tokenizer import load_tokenizer
@@ -206,6 +207,17 @@ def test_long_and_unreadable_prompts_are_dropped_and_counted(
     assert "1 of 3 prompts; 1 over max_prompt_length = 200 dropped, 1 refused (broken, messages[0]" in caplog.text
     with pytest.raises(ValueError, match=r"of 3 prompts 2 over max_prompt_length = 1 dropped.*none is left"):
         replace(benchmark, bad_rows="drop", max_prompt_length=1).run(SPEAKER, chat)
+
+
+def test_prompts_that_the_scorer_could_not_score_are_found_before_any_is_asked(
+    chat: ChatFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = Conversation((Message("user", "Bonds?"), Message("assistant", "…")), "talk", "file")
+    prompts = says(monkeypatch, chat, lambda _: "Yes.")
+
+    with pytest.raises(ValueError, match=r"^talk: has no reference answer"):
+        ScoredAnswersBenchmark(ReferenceScorer(), 1.0, Listed((talk,))).run(SPEAKER, chat)
+    assert prompts == []
 
 
 def test_rows_that_cannot_be_read_stop_or_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

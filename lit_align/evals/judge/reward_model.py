@@ -92,6 +92,11 @@ class RewardModelScorer(Scorer):
         if self.score_map is not None:
             self.score_map.check(self._folder.fingerprint())
 
+    def check_asked(self, asked: Sequence[Judged]) -> None:
+        """Refuse prompts that leave no room for an answer, or that the model's chat template refuses."""
+        for one in asked:
+            self._folder.render(one, self._limit, cut=self.overlong == "cut")
+
     def scores(
         self, answers: Sequence[Judged], device: torch.device, *, progress: str | None = None
     ) -> list[dict[str, float]]:
