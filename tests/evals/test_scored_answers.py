@@ -229,7 +229,7 @@ def test_rows_that_cannot_be_read_stop_or_are_counted(tmp_path: Path, caplog: py
         benchmark.check()
     with caplog.at_level(logging.INFO):
         replace(benchmark, bad_rows="drop").check()
-    assert "1 rows cannot be read and are left out; the first:" in caplog.text
+    assert "1 rows of the source refused; first refusal:" in caplog.text
 
 
 def test_a_limit_takes_whole_groups_at_random(finance: FinanceInstruct) -> None:
@@ -258,7 +258,7 @@ def test_conditions_tell_items_threshold_generation_and_scorer_apart(finance: Fi
 
 
 def test_a_split_that_holds_out_nothing_is_refused(finance: FinanceInstruct) -> None:
-    with pytest.raises(ValueError, match="val_fraction = 1e-09 with split_seed = 0 holds out none of the 80"):
+    with pytest.raises(ValueError, match="val_fraction = 1e-09 with split_seed = 0 holds out no conversation"):
         FinanceInstructBenchmark(WordScorer(), 1e-9, finance).check()
 
 
