@@ -12,6 +12,8 @@ import pytest
 from word_scorer import SPEAKER, WordScorer, says
 
 from lit_align.data.chat import ChatFormat
+from lit_align.data.preference import PreferenceDataModule
+from lit_align.data.sources.preference_file import PreferenceFile
 from lit_align.evals.answering import Generation
 from lit_align.evals.benchmark import check_scores
 from lit_align.evals.judge import EndpointJudge, ReferenceScorer, Scorer
@@ -203,6 +205,18 @@ def test_questions_that_the_scorer_could_not_score_are_found_at_the_start(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         replace(asked, scorer=scorer).check()
+
+
+def test_training_on_pairs_of_a_question_is_seen(asked: MTBenchBenchmark, tmp_path: Path) -> None:
+    def trained(prompt: str) -> frozenset[str]:
+        file = tmp_path / "pairs.jsonl"
+        file.write_text(json.dumps({"prompt": prompt, "chosen": "Yes.", "rejected": "No."}), encoding="utf-8")
+        data = PreferenceDataModule(sources=[PreferenceFile(str(file))])
+        data.setup("fit")
+        return data.trained_groups
+
+    assert trained("Add 1 and 1.") <= asked.groups()
+    assert not trained("Add 5 and 5.") & asked.groups()
 
 
 @pytest.mark.parametrize("change", [{"name": ""}, {"categories": []}])
