@@ -8,14 +8,14 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from lit_align.data.chat import ChatFormat
 from lit_align.data.mixture import content_hash, group_of, messages_hash
 from lit_align.data.tokenising import BadRows
 from lit_align.evals.answering import Generation, Prompt
 from lit_align.evals.benchmark import SHARE, Benchmark, Bounds, ItemResult
-from lit_align.evals.held_out import Keep, Refuse, held_out
+from lit_align.evals.held_out import held_out, kept_conversations
 from lit_align.evals.judge.contract import Judged, Scorer
 from lit_align.evals.scored import scored, scorer_conditions
 from lit_align.models.policy import Policy
@@ -207,12 +207,8 @@ class ScoredAnswersBenchmark(Benchmark):
     @cached_property
     def _held_out(self) -> list[Conversation]:
         """The conversations in the source's order, read once, so that before and after are the same ones."""
-
-        def read(keep: Keep, refuse: Refuse) -> list[Conversation]:
-            return [one for one in self.source.usable(refuse) if keep(group_of(one))]
-
         found = held_out(
-            read,
+            partial(kept_conversations, self.source),
             val_fraction=self.val_fraction,
             split_seed=self.split_seed,
             limit=self.limit,
