@@ -6,6 +6,7 @@ import logging
 import sys
 import traceback
 import warnings
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ from lit_align.callbacks.checkpoint import WindowCheckpoint
 from lit_align.callbacks.displacement_guard import DisplacementGuard
 from lit_align.callbacks.early_stopping import MTBenchEarlyStopping
 from lit_align.callbacks.finished_adapter import FinishedAdapter
+from lit_align.callbacks.measurement import refuse_trained_items
 from lit_align.callbacks.progress import WindowProgress
 from lit_align.callbacks.run_record import RunRecord
 from lit_align.checkpoint import AdapterCheckpointIO
@@ -32,6 +34,7 @@ from lit_align.cli_class_change import class_changes
 from lit_align.cli_commands import COMMAND_CLASSES, run_command
 from lit_align.cli_explain import refusal
 from lit_align.cli_parser import AlignParser, RefusedSettingsError
+from lit_align.evals.benchmark import Benchmark
 from lit_align.models.adapter_switch import AdapterSwitch
 from lit_align.modules.base import AlignModule
 from lit_align.modules.startup import (
@@ -103,7 +106,7 @@ class AlignCLI(LightningCLI):
             raise RefusedSettingsError(refusal(error, read_given(sys.argv[1:]))) from error
 
     def before_fit(self) -> None:
-        """Find what is wrong with the data, a checkpoint or the length of the run before a folder is made."""
+        """Find what is wrong with data, benchmarks, a checkpoint or the length of the run before a folder is made."""
         config = self._get(self.config_init, "trainer")
         if config.max_steps == -1 and config.max_epochs is None and config.max_time is None and not config.fast_dev_run:
             raise RefusedSettingsError("the run has no end: set `trainer.max_steps` or `trainer.max_epochs`")
@@ -116,7 +119,7 @@ class AlignCLI(LightningCLI):
                 logger.warning(one.stopped)
 
     def before_validate(self) -> None:
-        """Open what is to be measured, and find what is wrong with it or the data before a folder is made."""
+        """Open what is to be measured, and find what is wrong with it, data or benchmarks before a folder is made."""
         path, against = (self._get(self.config_init, key) for key in ("ckpt_path", "against"))
         benchmarks = [one for one in self._callbacks if isinstance(one, BenchmarkEvaluation)]
         if against and not benchmarks:
@@ -137,6 +140,11 @@ class AlignCLI(LightningCLI):
     def _callbacks(self) -> list[Any]:
         return cast("list[Any]", self.trainer.callbacks)  # type: ignore[attr-defined]
 
+    @property
+    def _benchmarks(self) -> list[Benchmark]:
+        evaluated = chain(*(one.benchmarks for one in self._callbacks if isinstance(one, BenchmarkEvaluation)))
+        return [*evaluated, *(one.benchmark for one in self._callbacks if isinstance(one, MTBenchEarlyStopping))]
+
     def _refuse_misfit(self, switch: AdapterSwitch) -> None:
         if isinstance(self.model, AlignModule):
             switch.check(self.model.base, self.model.lora)
@@ -147,8 +155,11 @@ class AlignCLI(LightningCLI):
         path = self._get(self.config_init, "ckpt_path")
         if path is not None and str(path) not in {"best", "last", "hpc"}:
             AdapterCheckpointIO().load_checkpoint(path)
+        for benchmark in self._benchmarks:
+            benchmark.check()
         self.datamodule.prepare_data()
         self.datamodule.setup(stage)
+        refuse_trained_items(self.datamodule, self._benchmarks)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add atomic checkpoints, and the two loggers of the run's folder unless others are asked for."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +27,9 @@ def _lines(*rows: object) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
-def _fit(rows: bytes | None, *words: str, source: object = COLUMNS, **data: Any) -> int | str | None:
+def _fit(
+    rows: bytes | None, *words: str, source: object = COLUMNS, callbacks: Sequence[object] = (), **data: Any
+) -> int | str | None:
     """Exit status of a run of at most four windows on the given rows."""
     if rows is not None:
         Path("d.jsonl").write_bytes(rows)
@@ -34,7 +37,7 @@ def _fit(rows: bytes | None, *words: str, source: object = COLUMNS, **data: Any)
         "cpu_threads": 1,
         "model": {"class_path": "SFTModule", "init_args": {"weights": {"dtype": "float32"}}},
         "data": {"class_path": "SFTDataModule", "init_args": {"sources": [source], "window": 2, **data}},
-        "trainer": {"accelerator": "cpu", "max_steps": 4, "enable_progress_bar": False},
+        "trainer": {"accelerator": "cpu", "max_steps": 4, "enable_progress_bar": False, "callbacks": [*callbacks]},
     }
     return fit(config, *words)
 
@@ -89,6 +92,39 @@ def test_bad_data_are_answered_with_file_row_and_rule_before_a_folder_is_made(
     rows: bytes | None, source: object, data: dict[str, Any], says: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _fit(rows, source=source, **data) == 1
+    told = shown_line(capsys)
+    assert all(part in told for part in says), told
+    assert not Path("lightning_logs").exists()
+
+
+_QUESTION = {"question_id": 1, "category": "math", "turns": ["1 + 1?", "And 2?"], "reference": ["2", "4"]}
+_SCORER = {"class_path": "ReferenceScorer"}
+_ASKED = {"class_path": "MTBenchBenchmark", "init_args": {"scorer": _SCORER, "path": "q.jsonl"}}
+_TRAINED = {
+    "class_path": "ScoredAnswersBenchmark", "init_args": {"scorer": _SCORER, "val_fraction": 1.0, "source": COLUMNS},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize(
+    ("question", "benchmark", "says"),
+    [
+        ({**_QUESTION, "turns": ["1 + 1?"]}, _ASKED, ["q.jsonl:1: turns", "list of 2 texts"]),
+        ({**_QUESTION, "reference": ["2", ""]}, _ASKED, ["1/2: has no reference answer"]),
+        (_QUESTION, _TRAINED, ["benchmark 'scored-answers': training sees 1 of its groups", "`val_fraction` = 0.0"]),
+    ],
+    ids=["one turn", "no reference", "trained items"],
+)
+def test_bad_benchmarks_are_answered_before_the_base_is_read_and_a_folder_is_made(
+    question: object, benchmark: object, says: list[str], early: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("q.jsonl").write_bytes(_lines(question))
+    name, options = ("MTBenchEarlyStopping", {"benchmark": benchmark}) if early else (
+        "BenchmarkEvaluation", {"benchmarks": [benchmark]}
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lit_align.modules.base.AlignModule.configure_model", lambda _: pytest.fail("base was read"))
+        assert _fit(_lines(GOOD), callbacks=[{"class_path": name, "init_args": options}]) == 1
     told = shown_line(capsys)
     assert all(part in told for part in says), told
     assert not Path("lightning_logs").exists()

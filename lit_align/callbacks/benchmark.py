@@ -14,6 +14,7 @@ from lit_align.callbacks.measurement import (
     Conditions,
     Phase,
     conditions,
+    data_of,
     measure,
     policy_of,
     record,
@@ -87,7 +88,7 @@ class BenchmarkEvaluation(pl.Callback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the policy that the run starts from, or take over the measurement of the run that is resumed."""
-        refuse_trained_items(trainer, self.benchmarks)
+        refuse_trained_items(data_of(trainer), self.benchmarks)
         if trainer.global_step > 0:
             self._check_resumed(trainer)
             folder = run_folder(trainer)
@@ -113,7 +114,7 @@ class BenchmarkEvaluation(pl.Callback):
             self._measure(trainer, "during")
         if trainer.state.fn != TrainerFn.VALIDATING:
             return
-        refuse_trained_items(trainer, self.benchmarks)
+        refuse_trained_items(data_of(trainer), self.benchmarks)
         earlier: _Results | None = None
         if self.against is not None:
             with self.against.active(policy_of(trainer)):

@@ -15,6 +15,7 @@ from typing_extensions import override
 from lit_align.callbacks.benchmark import BenchmarkEvaluation
 from lit_align.callbacks.measurement import (
     conditions,
+    data_of,
     measure,
     policy_of,
     record,
@@ -125,7 +126,7 @@ class MTBenchEarlyStopping(pl.Callback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the policy that the run starts from, unless it is resumed."""
-        refuse_trained_items(trainer, [self.benchmark])
+        refuse_trained_items(data_of(trainer), [self.benchmark])
         if trainer.global_step == 0:
             self._conditions = {**conditions([self.benchmark]), "options": self._options()}
             self._keep(trainer, self._measured(trainer))

@@ -82,14 +82,17 @@ def record(
                 add_text(f"benchmark/{name}/{phase}", _samples(items), step)
 
 
-def refuse_trained_items(trainer: pl.Trainer, benchmarks: Sequence[Benchmark]) -> None:
+def refuse_trained_items(data: object, benchmarks: Sequence[Benchmark]) -> None:
     """Refuse items of groups that are on the training side of the data's split, and what a benchmark lacks.
+
+    Args:
+        data: The data module, set up; one without ``trained_groups`` holds no item of any benchmark.
+        benchmarks: What is to be run.
 
     Raises:
         ValueError: Training sees some of the items.
         ImportError: A package is missing that a benchmark needs.
     """
-    data = getattr(trainer, "datamodule", None)
     trained: frozenset[str] = getattr(data, "trained_groups", frozenset())
     for benchmark in benchmarks:
         benchmark.check()
@@ -150,9 +153,14 @@ def policy_of(trainer: pl.Trainer) -> Policy:
     return cast("Policy", policy)
 
 
-def _chat(trainer: pl.Trainer) -> ChatFormat:
+def data_of(trainer: pl.Trainer) -> object:
+    """The data module of the run, or None."""
     # `trainer.datamodule` exists only after a fit or validate with a data module.
-    chat = getattr(getattr(trainer, "datamodule", None), "chat", None)
+    return getattr(trainer, "datamodule", None)
+
+
+def _chat(trainer: pl.Trainer) -> ChatFormat:
+    chat = getattr(data_of(trainer), "chat", None)
     if chat is None:
         raise TypeError("benchmarks need a LightningDataModule with `chat`, which renders the prompts")
     return cast("ChatFormat", chat)

@@ -163,12 +163,7 @@ class Sample:
         lines = [_line(request, answer) for request, answer in zip(requests, answers, strict=True)]
         if self.scorer is not None:
             judged = [
-                Judged(
-                    f"{request.prompt.id}, sample {request.number}",
-                    request.prompt.messages,
-                    without_thoughts(answer.text),
-                    request.prompt.gold,
-                )
+                _judged(request.prompt, f"{request.prompt.id}, sample {request.number}", without_thoughts(answer.text))
                 for request, answer in zip(requests, answers, strict=True)
             ]
             # A fresh one for each batch: what another batch has left in it must not decide how a resumed run goes on.
@@ -191,6 +186,8 @@ class Sample:
                 f"all {len(prompts)} prompts are over `max_prompt_length` = {most} tokens, the shortest has "
                 f"{min(map(len, rendered))}: raise it"
             )
+        if self.scorer is not None:
+            self.scorer.check_asked([_judged(prompt, prompt.id, "") for prompt, _ in kept])
         too_long = len(prompts) - len(kept)
         told = f"; {too_long} over max_prompt_length = {most} left out" if too_long else ""
         logger.info(f"{len(kept)} prompts, {self.k} completions each{told}")
@@ -233,6 +230,10 @@ def _refuse_names_twice(prompts: Sequence[SamplePrompt], scorer: Scorer) -> None
             f"`scorer` {type(scorer).__name__} measures `{twice[0]}`, as the source's own metric does: the file could "
             "hold only one of the two"
         )
+
+
+def _judged(prompt: SamplePrompt, name: str, answer: str) -> Judged:
+    return Judged(name, prompt.messages, answer, prompt.gold)
 
 
 def _line_of_prompt(prompt: SamplePrompt) -> Line:

@@ -22,7 +22,7 @@ from lit_align.data.windows import Tree, joined, within
 from lit_align.evals.benchmark import Benchmark, Bounds, ItemResult
 from lit_align.evals.dealing import dealt
 from lit_align.evals.generate import evaluating
-from lit_align.evals.held_out import Keep, Refuse, held_out
+from lit_align.evals.held_out import held_out, kept_conversations
 from lit_align.forest import TokenForest
 from lit_align.losses.anchor import ForwardKL, ReverseKL
 from lit_align.models.policy import Policy
@@ -166,7 +166,7 @@ class DriftBenchmark(Benchmark):
         """The conversations of each domain by id, read once, so that before and after are the same ones."""
         return {
             domain: held_out(
-                partial(_kept, source),
+                partial(kept_conversations, source),
                 val_fraction=self.val_fraction,
                 split_seed=self.split_seed,
                 limit=self.limit,
@@ -176,10 +176,6 @@ class DriftBenchmark(Benchmark):
             )
             for domain, source in self.domains.items()
         }
-
-
-def _kept(source: ConversationSource, keep: Keep, refuse: Refuse) -> list[Conversation]:
-    return [one for one in source.usable(refuse) if keep(group_of(one))]
 
 
 @torch.no_grad()

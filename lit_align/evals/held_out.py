@@ -9,13 +9,24 @@ from typing import TypeVar
 from lit_align.data.mixture import first_held_out, group_of, is_held_out
 from lit_align.data.sources.rows import stop_at
 from lit_align.data.tokenising import BadRows
-from lit_align.types import Conversation, PreferencePair
+from lit_align.types import Conversation, ConversationSource, PreferencePair
 
 logger = logging.getLogger(__name__)
 
 Keep = Callable[[str], bool]
 Refuse = Callable[[str, ValueError], None]
 Record = TypeVar("Record", Conversation, PreferencePair)
+
+
+def kept_conversations(source: ConversationSource, keep: Keep, refuse: Refuse) -> list[Conversation]:
+    """The conversations of a source whose group is kept; for :func:`held_out`, with the source given.
+
+    Args:
+        source: Any.
+        keep: Tells by the group.
+        refuse: Given what a row that breaks a rule is refused for.
+    """
+    return [one for one in source.usable(refuse) if keep(group_of(one))]
 
 
 def held_out(

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 from lit_align.data.chat import ChatFormat
+from lit_align.data.mixture import messages_hash
 from lit_align.evals.answering import Answer, Generation, Prompt
 from lit_align.evals.benchmark import Benchmark, Bounds, ItemResult
 from lit_align.evals.judge.contract import Judged, Scorer
@@ -79,9 +80,10 @@ class MTBenchBenchmark(Benchmark):
         return next(iter(self.scorer.measures()))
 
     def check(self) -> None:
-        """Read the questions, and have the scorer look whether it could work."""
-        _ = self._asked
+        """Read the questions, and have the scorer look whether it could work, and on these."""
+        asked = self._asked
         self.scorer.check()
+        self.scorer.check_asked([one for question in asked for one in _judged(question, "", ("", ""))])
 
     def conditions(self) -> dict[str, str | int]:
         """Fingerprint of the questions, number of items, how answers are generated, and how they are scored."""
@@ -92,6 +94,13 @@ class MTBenchBenchmark(Benchmark):
             **self.generation.conditions(),
             **scorer_conditions(self.scorer),
         }
+
+    def groups(self) -> frozenset[str]:
+        """The first turns, as training names a group by its prompt: in pairs, and in sources such as Finance-Instruct.
+
+        Where training reads whole conversations without a group, a question among them is not seen.
+        """
+        return frozenset(messages_hash(_opening(one)) for one in self._asked)
 
     def run(self, policy: Policy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:
         """Ask both turns of every question; see :meth:`Benchmark.run`."""
@@ -110,18 +119,7 @@ class MTBenchBenchmark(Benchmark):
         judged: list[Judged] = []
         for i, question in enumerate(self._asked):
             answers += [first[i], replace(second.get(i, _NOT_ASKED), prompt=recorded[i])]
-            turns = [_opening(question), _follow_up(question, said[i])]
-            judged += [
-                Judged(
-                    _id(question, turn),
-                    asked,
-                    answer.text,
-                    question.references[turn],
-                    question.category,
-                    question.references[:turn],
-                )
-                for turn, (asked, answer) in enumerate(zip(turns, answers[-2:], strict=True))
-            ]
+            judged += _judged(question, said[i], [answer.text for answer in answers[-2:]])
         scores = scored(self.scorer, judged, policy.device, progress=progress and f"{progress}, scoring")
         return [
             ItemResult.of(
@@ -163,7 +161,12 @@ class MTBenchBenchmark(Benchmark):
         questions = read_questions(self.path, self.hub_file)
         if self.categories is not None:
             questions = of_categories(questions, self.categories, self.path)
-        return questions if self.questions is None else self.questions.of(questions)
+        if self.questions is None:
+            return questions
+        try:
+            return self.questions.of(questions)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
 
 
 def _id(question: Question, turn: int) -> str:
@@ -176,3 +179,19 @@ def _opening(question: Question) -> tuple[Message, ...]:
 
 def _follow_up(question: Question, said: str) -> tuple[Message, ...]:
     return (*_opening(question), Message("assistant", said), Message("user", question.turns[1]))
+
+
+def _judged(question: Question, said: str, answers: Sequence[str]) -> list[Judged]:
+    """Both answers as they are scored; ``said`` is the first one as it stands in the history."""
+    turns = (_opening(question), _follow_up(question, said))
+    return [
+        Judged(
+            _id(question, turn),
+            asked,
+            answer,
+            question.references[turn],
+            question.category,
+            question.references[:turn],
+        )
+        for turn, (asked, answer) in enumerate(zip(turns, answers, strict=True))
+    ]

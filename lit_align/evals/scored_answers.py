@@ -8,13 +8,14 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from lit_align.data.chat import ChatFormat
-from lit_align.data.mixture import content_hash, first_held_out, group_of, is_held_out, messages_hash
+from lit_align.data.mixture import content_hash, group_of, messages_hash
 from lit_align.data.tokenising import BadRows
 from lit_align.evals.answering import Generation, Prompt
 from lit_align.evals.benchmark import SHARE, Benchmark, Bounds, ItemResult
+from lit_align.evals.held_out import held_out, kept_conversations
 from lit_align.evals.judge.contract import Judged, Scorer
 from lit_align.evals.scored import scored, scorer_conditions
 from lit_align.models.policy import Policy
@@ -157,12 +158,10 @@ class ScoredAnswersBenchmark(Benchmark):
     def run(self, policy: Policy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:
         """Ask every prompt; see :meth:`Benchmark.run`."""
         asked = self._rendered(chat)
+        self.scorer.check_asked([_judged(one, "") for one, _ in asked])
         prompts = [prompt for _, prompt in asked]
         answers = self.generation.answers(policy, chat, prompts, progress=progress)
-        judged = [
-            Judged(one.id, one.messages[:-1], answer.text, reference=one.messages[-1].content)
-            for (one, _), answer in zip(asked, answers, strict=True)
-        ]
+        judged = [_judged(one, answer.text) for (one, _), answer in zip(asked, answers, strict=True)]
         scores = scored(self.scorer, judged, policy.device, progress=progress and f"{progress}, scoring")
         return [
             ItemResult.of(
@@ -190,7 +189,8 @@ class ScoredAnswersBenchmark(Benchmark):
             try:
                 [prompt] = self.generation.render(chat, [(one.id, one.messages[:-1])])
             except ValueError as error:
-                self._refuse(error)
+                if self.bad_rows == "stop":
+                    raise
                 refused.append(str(error))
                 continue
             if self.max_prompt_length and len(prompt.tokens) > self.max_prompt_length:
@@ -204,30 +204,20 @@ class ScoredAnswersBenchmark(Benchmark):
         logger.info(f"{self.name}: {len(kept)} of {len(self._held_out)} prompts; {told}")
         return kept
 
-    def _refuse(self, error: ValueError) -> None:
-        if self.bad_rows == "stop":
-            raise error
-
     @cached_property
     def _held_out(self) -> list[Conversation]:
         """The conversations in the source's order, read once, so that before and after are the same ones."""
-        refused: list[str] = []
+        found = held_out(
+            partial(kept_conversations, self.source),
+            val_fraction=self.val_fraction,
+            split_seed=self.split_seed,
+            limit=self.limit,
+            bad_rows=self.bad_rows,
+            what="conversation",
+            benchmark=self.name,
+        )
+        return list(found.values())
 
-        def refuse(_: str, error: ValueError) -> None:
-            self._refuse(error)
-            refused.append(str(error))
 
-        usable = self.source.usable(refuse)
-        if refused:
-            logger.info(f"{self.name}: {len(refused)} rows cannot be read and are left out; the first: {refused[0]}")
-        held_out = [one for one in usable if is_held_out(group_of(one), self.val_fraction, self.split_seed)]
-        if not held_out:
-            raise ValueError(
-                f"benchmark {self.name!r}: val_fraction = {self.val_fraction} with split_seed = {self.split_seed} "
-                f"holds out none of the {len(usable)} conversations of {self.source}; raise it, or set it to 1 for "
-                "data that training does not see"
-            )
-        if self.limit is None:
-            return held_out
-        chosen = first_held_out([group_of(one) for one in held_out], self.limit, self.split_seed)
-        return [one for one in held_out if group_of(one) in chosen]
+def _judged(one: Conversation, answer: str) -> Judged:
+    return Judged(one.id, one.messages[:-1], answer, reference=one.messages[-1].content)

@@ -18,7 +18,7 @@ from lit_align.cli import main
 from lit_align.commands.engines import Answer, Decoding, Engine, Request
 from lit_align.commands.sample import Sample
 from lit_align.data.sources.samples import BestOfSamples
-from lit_align.evals.judge import Judged, RewardModelScorer, Scorer
+from lit_align.evals.judge import Judged, ReferenceScorer, RewardModelScorer, Scorer
 from lit_align.types import Message, PromptSource, SamplePrompt
 
 TEXTS = ["long answer", "<think>\nhm\n</think>\n\nshort", "<think>\nnever ends", "a"]
@@ -118,6 +118,16 @@ def test_a_thought_is_kept_in_the_file_and_not_shown_to_the_scorer() -> None:
     assert [one["answer"] for one in lines()] == [*TEXTS, *TEXTS[:2]]
     shown = [one.answer for batch in scorer.seen for one in batch]
     assert shown == ["long answer", "short", "", "a", "long answer", "short"]
+
+
+def test_what_the_scorer_could_not_score_is_refused_before_anything_is_drawn() -> None:
+    class Unanswered(Prompts):
+        def prompts(self) -> list[SamplePrompt]:
+            return [*super().prompts(), SamplePrompt("d", (Message("user", "Hi"),), "", "source", "", None)]
+
+    with pytest.raises(ValueError, match=r"^d: has no reference answer"):
+        sample(ReferenceScorer(), source=Unanswered()).run()
+    assert list(Path().iterdir()) == []
 
 
 def test_a_run_that_died_goes_on_to_the_same_file() -> None:

@@ -12,8 +12,11 @@ import pytest
 from word_scorer import SPEAKER, WordScorer, says
 
 from lit_align.data.chat import ChatFormat
+from lit_align.data.preference import PreferenceDataModule
+from lit_align.data.sources.preference_file import PreferenceFile
 from lit_align.evals.answering import Generation
 from lit_align.evals.benchmark import check_scores
+from lit_align.evals.judge import EndpointJudge, ReferenceScorer, Scorer
 from lit_align.evals.mt_bench import MTBenchBenchmark
 from lit_align.evals.mt_bench_questions import Drawn
 from lit_align.evals.report import check_paired, comparison_table
@@ -183,11 +186,37 @@ def test_the_start_finds_what_is_wrong(asked: MTBenchBenchmark, tmp_path: Path) 
     for change, said in (
         ({"path": str(tmp_path / "questions.jsonl")}, "did you mean 'question.jsonl'"),
         ({"categories": ["coding"]}, "no question of the category 'coding'.*it has: writing, math"),
-        ({"questions": Drawn(4)}, "must be at most 3"),
+        ({"questions": Drawn(4)}, "question.jsonl: Drawn: n = 4 .* must be at most 3"),
     ):
         changed: dict[str, Any] = dict(change)
         with pytest.raises((ValueError, FileNotFoundError), match=said):
             replace(asked, **changed).check()
+
+
+@pytest.mark.parametrize(
+    ("scorer", "said"),
+    [
+        (ReferenceScorer(), "^81/1: has no reference answer"),
+        (EndpointJudge("http://127.0.0.1:9/v1", "judge", cache=""), "^112/1: .*judged against a reference answer"),
+    ],
+)
+def test_questions_that_the_scorer_could_not_score_are_found_at_the_start(
+    asked: MTBenchBenchmark, scorer: Scorer, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        replace(asked, scorer=scorer).check()
+
+
+def test_training_on_pairs_of_a_question_is_seen(asked: MTBenchBenchmark, tmp_path: Path) -> None:
+    def trained(prompt: str) -> frozenset[str]:
+        file = tmp_path / "pairs.jsonl"
+        file.write_text(json.dumps({"prompt": prompt, "chosen": "Yes.", "rejected": "No."}), encoding="utf-8")
+        data = PreferenceDataModule(sources=[PreferenceFile(str(file))])
+        data.setup("fit")
+        return data.trained_groups
+
+    assert trained("Add 1 and 1.") <= asked.groups()
+    assert not trained("Add 5 and 5.") & asked.groups()
 
 
 @pytest.mark.parametrize("change", [{"name": ""}, {"categories": []}])

@@ -21,6 +21,7 @@ from lit_align.data.sources.reddit_finance import RedditFinance
 from lit_align.evals.answering import Generation
 from lit_align.evals.benchmark import SHARE, check_scores
 from lit_align.evals.finance_instruct import FinanceInstructBenchmark
+from lit_align.evals.judge import ReferenceScorer
 from lit_align.evals.reddit_reply import RedditReplyBenchmark
 from lit_align.evals.scored_answers import ScoredAnswersBenchmark, Threshold
 from lit_align.tokenizer import load_tokenizer
@@ -208,6 +209,17 @@ def test_long_and_unreadable_prompts_are_dropped_and_counted(
         replace(benchmark, bad_rows="drop", max_prompt_length=1).run(SPEAKER, chat)
 
 
+def test_prompts_that_the_scorer_could_not_score_are_found_before_any_is_asked(
+    chat: ChatFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = Conversation((Message("user", "Bonds?"), Message("assistant", "…")), "talk", "file")
+    prompts = says(monkeypatch, chat, lambda _: "Yes.")
+
+    with pytest.raises(ValueError, match=r"^talk: has no reference answer"):
+        ScoredAnswersBenchmark(ReferenceScorer(), 1.0, Listed((talk,))).run(SPEAKER, chat)
+    assert prompts == []
+
+
 def test_rows_that_cannot_be_read_stop_or_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = [{"system": "", "user": "Why?", "assistant": "So."}, {"system": "", "user": " ", "assistant": "So."}]
     source = FinanceInstruct(write(tmp_path / "f.jsonl", rows))
@@ -217,7 +229,7 @@ def test_rows_that_cannot_be_read_stop_or_are_counted(tmp_path: Path, caplog: py
         benchmark.check()
     with caplog.at_level(logging.INFO):
         replace(benchmark, bad_rows="drop").check()
-    assert "1 rows cannot be read and are left out; the first:" in caplog.text
+    assert "1 rows of the source refused; first refusal:" in caplog.text
 
 
 def test_a_limit_takes_whole_groups_at_random(finance: FinanceInstruct) -> None:
@@ -246,7 +258,7 @@ def test_conditions_tell_items_threshold_generation_and_scorer_apart(finance: Fi
 
 
 def test_a_split_that_holds_out_nothing_is_refused(finance: FinanceInstruct) -> None:
-    with pytest.raises(ValueError, match="val_fraction = 1e-09 with split_seed = 0 holds out none of the 80"):
+    with pytest.raises(ValueError, match="val_fraction = 1e-09 with split_seed = 0 holds out no conversation"):
         FinanceInstructBenchmark(WordScorer(), 1e-9, finance).check()
 
 

@@ -56,6 +56,16 @@ class Scorer(ABC):
             ValueError: A file or a value breaks a rule.
         """
 
+    def check_asked(self, asked: Sequence[Judged]) -> None:  # noqa: B027  many scorers take any prompt
+        """Refuse before anything is generated what could not be scored whatever the answers are.
+
+        Args:
+            asked: What will be scored, with empty answers.
+
+        Raises:
+            ValueError: A prompt or a reference breaks a rule of the scorer; the message names it by its id.
+        """
+
     @abstractmethod
     def scores(
         self, answers: Sequence[Judged], device: torch.device, *, progress: str | None = None

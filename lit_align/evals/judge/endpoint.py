@@ -86,6 +86,11 @@ class EndpointJudge(Scorer):
         if self.cache:
             RatingCache(Path(self.cache)).read([])
 
+    def check_asked(self, asked: Sequence[Judged]) -> None:
+        """Refuse conversations without a form among the prompts, or without a reference that one needs."""
+        for one in asked:
+            judge_messages(one)
+
     def scores(
         self, answers: Sequence[Judged], device: torch.device, *, progress: str | None = None
     ) -> list[dict[str, float]]:

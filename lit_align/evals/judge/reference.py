@@ -42,6 +42,15 @@ class ReferenceScorer(Scorer):
     def check(self) -> None:
         """Nothing: it needs neither files nor packages."""
 
+    def check_asked(self, asked: Sequence[Judged]) -> None:
+        """Refuse what has no reference, or one without any word."""
+        for one in asked:
+            if not _WORD.search(one.reference):
+                raise ValueError(
+                    f"{one.id}: has no reference answer to compare with ({one.reference!r}): give it one, or leave it "
+                    "out"
+                )
+
     def scores(
         self, answers: Sequence[Judged], device: torch.device, *, progress: str | None = None
     ) -> list[dict[str, float]]:
@@ -53,12 +62,7 @@ class ReferenceScorer(Scorer):
         del device
         from torchmetrics.functional.text import rouge_score
 
-        for one in answers:
-            if not _WORD.search(one.reference):
-                raise ValueError(
-                    f"{one.id}: has no reference answer to compare with ({one.reference!r}): give it one, or leave it "
-                    "out"
-                )
+        self.check_asked(answers)
         found = []
         for one in tqdm(
             answers, progress, unit="answer", delay=SECONDS_BEFORE_PROGRESS, leave=False, disable=progress is None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -92,6 +94,11 @@ class RewardModelScorer(Scorer):
         if self.score_map is not None:
             self.score_map.check(self._folder.fingerprint())
 
+    def check_asked(self, asked: Sequence[Judged]) -> None:
+        """Refuse prompts that leave no room for an answer, or that the model's chat template refuses."""
+        for one in asked:
+            self._folder.render(one, self._limit, cut=self.overlong == "cut")
+
     def scores(
         self, answers: Sequence[Judged], device: torch.device, *, progress: str | None = None
     ) -> list[dict[str, float]]:
@@ -132,14 +139,16 @@ class RewardModelScorer(Scorer):
 
     def _rewards(self, rendered: Sequence[Rendered], device: torch.device, progress: str | None) -> list[float]:
         # What is read beside a conversation moves its reward by rounding: read once, equal answers tie exactly.
-        new = sorted({one.tokens for one in rendered} - self._known.keys(), key=lambda row: (len(row), row))
+        names = [_name(one.tokens) for one in rendered]
+        new = {name: one.tokens for name, one in zip(names, rendered, strict=True) if name not in self._known}
         if new:
-            self._known.update(self._read(new, device, progress))
-        return [self._known[one.tokens] for one in rendered]
+            read = self._read(sorted(new.values(), key=lambda row: (len(row), row)), device, progress)
+            self._known.update({_name(row): reward for row, reward in read.items()})
+        return [self._known[name] for name in names]
 
     @cached_property
-    def _known(self) -> dict[tuple[int, ...], float]:
-        return {}
+    def _known(self) -> dict[bytes, float]:
+        return {}  # by hash: a run scores tens of thousands of conversations, of some 20 kB as tuples
 
     @torch.inference_mode()
     def _read(
@@ -172,6 +181,10 @@ class RewardModelScorer(Scorer):
         finally:
             model.to("cpu")  # the device is the policy's
         return rewards
+
+
+def _name(tokens: tuple[int, ...]) -> bytes:
+    return hashlib.sha256(array("q", tokens).tobytes()).digest()
 
 
 @cache  # once a process and model

@@ -26,7 +26,7 @@ class ScoreMap(ABC):
         """Refuse what cannot be used for a reward model.
 
         Args:
-            fingerprint: Of the reward model, see :func:`lit_align.evals.judge.reward_model.fingerprint`.
+            fingerprint: Of the reward model: of its weights and its chat template.
 
         Raises:
             ValueError: A file is broken, or made for another reward model.

@@ -12,6 +12,7 @@ import pytest
 from followed_answers import followed_answer
 
 from lit_align.data.chat import ChatFormat
+from lit_align.data.mixture import group_of
 from lit_align.evals import answering
 from lit_align.evals.answering import Generation
 from lit_align.evals.benchmark import ItemResult, check_scores
@@ -20,7 +21,7 @@ from lit_align.evals.instructions.benchmark import InstructionBenchmark
 from lit_align.evals.instructions.reading import InstructionPrompt
 from lit_align.models.loading import Weights, load_base
 from lit_align.tokenizer import load_tokenizer
-from lit_align.types import Message
+from lit_align.types import Message, PreferencePair
 
 SPEAKER: Any = SimpleNamespace(causal_lm=object())  # a policy whose model is never run
 OWN = InstructionBenchmark(generation=Generation(4000))  # the tiny tokenizer's tokens are short
@@ -124,6 +125,11 @@ def test_conditions_change_with_prompts_parameters_and_generation(tmp_path: Path
         conditions("Say ho.", 5), conditions("Say hi.", 6), conditions("Say hi.", 5, generation=Generation(9)),
     ]  # fmt: skip
     assert all(other != before for other in others)
+
+
+def test_a_prompt_has_the_name_that_a_training_pair_of_it_has() -> None:
+    pair = PreferencePair((Message("user", OWN.prompts[0].text),), "Yes.", "No.", "1", "file")
+    assert group_of(pair) in OWN.groups()
 
 
 def test_check_reads_the_file() -> None:

@@ -78,6 +78,12 @@ def test_an_equal_answer_has_exactly_the_same_reward_whatever_it_is_read_with(sc
     assert many[-1] == few[0]
 
 
+def test_what_is_kept_of_a_conversation_does_not_grow_with_its_length(folder: str) -> None:
+    scorer = RewardModelScorer(folder, dtype="float32")
+    scorer.scores([judged("short"), judged("long " * 50)], CPU)
+    assert {len(name) for name in scorer._known} == {32}
+
+
 def test_an_empty_answer_has_a_reward_and_is_counted(
     scorer: RewardModelScorer, caplog: pytest.LogCaptureFixture
 ) -> None:
