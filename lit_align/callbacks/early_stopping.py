@@ -134,7 +134,8 @@ class MTBenchEarlyStopping(pl.Callback):
         if not self._means:
             raise ValueError(f"{where}, and the checkpoint holds no measurement of its start: start a new run")
         refuse_other_conditions(where, self._conditions, {**conditions([self.benchmark]), "options": self._options()})
-        trainer.should_stop = bool(self.stopped)  # killed after its last window, while it ended
+        if self.stopped:  # killed after its last window, while it ended
+            trainer.should_stop = True
 
     @override
     def on_train_batch_end(
@@ -142,13 +143,14 @@ class MTBenchEarlyStopping(pl.Callback):
     ) -> None:
         """Measure if it is time; before the checkpoint of this window, which Lightning calls last."""
         if trainer.global_step % self.every_n_windows == 0:
-            self._judge(trainer)
+            self._look(trainer)
+            self._decide(trainer)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the last policy if it was not, and put the best adapter back."""
         if trainer.global_step not in self._means:
-            self._judge(trainer)
+            self._look(trainer)  # the run ends anyway: there is nothing left to stop
         with torch.no_grad():
             for name, parameter in policy_of(trainer).adapter_parameters().items():
                 parameter.copy_(self._best_adapter[name])
@@ -188,13 +190,17 @@ class MTBenchEarlyStopping(pl.Callback):
         self._without_gain, self.stopped = state_dict["without_gain"], state_dict["stopped"]
         self._conditions = state_dict["conditions"]
 
-    def _judge(self, trainer: pl.Trainer) -> None:
+    def _look(self, trainer: pl.Trainer) -> None:
+        """Measure, and keep the policy if it is the best one."""
         items = self._measured(trainer)
-        mean, start = self._means[trainer.global_step], next(iter(self._means.values()))
         if self._gains(items):
             self._keep(trainer, items)
         else:
             self._without_gain += 1
+
+    def _decide(self, trainer: pl.Trainer) -> None:
+        """Stop the run if it fell too far, or for too long without a gain."""
+        mean, start = self._means[trainer.global_step], next(iter(self._means.values()))
         told = f"stopped at step {trainer.global_step}: {self.measure} of {self.benchmark.name}"
         if mean < start - self.max_drop:
             self.stopped = f"{told} is {mean:.4g}, more than {self.max_drop:g} below {start:.4g} at the start"
