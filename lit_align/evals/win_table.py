@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from lit_align.evals.benchmark import ItemResult
-from lit_align.evals.report import Results, align, check_paired
+from lit_align.evals.report import Results, align, check_paired, counts
 from lit_align.metrics.statistics import Interval
 from lit_align.metrics.win_rate import length_controlled_win_rate, win_rate
 
@@ -51,7 +51,7 @@ def win_table(before: Results, after: Results, measure_of: Mapping[str, str]) ->
         plain = win_rate(first, second, clusters).rate
         controlled = length_controlled_win_rate(first, second, longer_by, clusters)
         told = [f"{_mean(arm):.1f}" for arm in lengths]
-        rows.append([name, str(len(pairs)), str(len(set(clusters))), _told(plain), _told(controlled), *told])
+        rows.append([name, *counts(clusters, plain), _told(plain), _told(controlled), *told])
     if not rows:
         return ""
     return f"{align(_HEADER, rows)}\n\n{_CAPTION.format(measures=' or '.join(dict.fromkeys(measure_of.values())))}"

@@ -44,6 +44,10 @@ def test_thoughts_are_no_part_of_the_length() -> None:
     assert row(results([0.0] * 4, [5] * 4, thoughts=90), results([1.0] * 4, [7] * 4))[5:] == ["5.0", "7.0"]
 
 
+def test_few_clusters_are_said_to_be_too_few() -> None:
+    assert row(results([0.0] * 9, [5] * 9), results([1.0] * 9, [5] * 9))[1:3] == ["9", "9, too few"]
+
+
 def test_other_benchmarks_are_left_out() -> None:
     both = {"chat": results([0.0], [1]), "sums": results([0.0], [1])}
 
