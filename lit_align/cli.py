@@ -117,6 +117,11 @@ class AlignCLI(LightningCLI):
 
     def before_validate(self) -> None:
         """Open what is to be measured, and find what is wrong with it or the data before a folder is made."""
+        if self.trainer.limit_val_batches == 0:  # Lightning would pass over everything, benchmarks too
+            raise RefusedSettingsError(
+                "`validate` measures nothing with `trainer.limit_val_batches` = 0: set it to 1 for the benchmarks and "
+                "little else"
+            )
         path, against = (self._get(self.config_init, key) for key in ("ckpt_path", "against"))
         benchmarks = [one for one in self._callbacks if isinstance(one, BenchmarkEvaluation)]
         if against and not benchmarks:
@@ -146,7 +151,11 @@ class AlignCLI(LightningCLI):
             self.model.reference.check(self.model.base, self.model.lora)  # first: the data may take minutes
         path = self._get(self.config_init, "ckpt_path")
         if path is not None and str(path) not in {"best", "last", "hpc"}:
-            AdapterCheckpointIO().load_checkpoint(path)
+            saved = AdapterCheckpointIO().load_checkpoint(path).get("callbacks", {})
+            for one in self._callbacks if stage == "validate" else ():
+                if isinstance(one, MTBenchEarlyStopping) and one.state_key in saved:
+                    # Lightning does so for a fit alone; the table marks the questions that chose.
+                    one.load_state_dict(saved[one.state_key])
         self.datamodule.prepare_data()
         self.datamodule.setup(stage)
 

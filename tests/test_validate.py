@@ -172,6 +172,7 @@ def test_validate_opens_an_adapter_of_another_shape(fitted: str, capsys: pytest.
         (["--against=nowhere"], "adapter nowhere: no file adapter_config.json there"),
         (["--ckpt_path=."], "adapter .: no file adapter_config.json there"),
         (["--against=gone.ckpt"], "checkpoint gone.ckpt: no folder gone beside it"),
+        (["--trainer.limit_val_batches=0"], "`validate` measures nothing with `trainer.limit_val_batches` = 0"),
         (["--against=base", "--trainer.callbacks=null"], "`trainer.callbacks` has no BenchmarkEvaluation"),
     ],
 )
