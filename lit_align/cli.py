@@ -32,6 +32,7 @@ from lit_align.cli_class_change import class_changes
 from lit_align.cli_commands import COMMAND_CLASSES, run_command
 from lit_align.cli_explain import refusal
 from lit_align.cli_parser import AlignParser, RefusedSettingsError
+from lit_align.fit_loop import EndingFitLoop
 from lit_align.models.adapter_switch import AdapterSwitch
 from lit_align.modules.base import AlignModule
 from lit_align.modules.startup import (
@@ -172,7 +173,9 @@ class AlignCLI(LightningCLI):
             kwargs["logger"] = [board, CSVLogger("lightning_logs", name=name, version=board.version)]
         elif config.get("logger") is False:
             self.save_config_callback = None  # Lightning would write config.yaml into the working folder
-        return super().instantiate_trainer(**kwargs)
+        trainer: Trainer = super().instantiate_trainer(**kwargs)
+        trainer.fit_loop = EndingFitLoop(trainer)
+        return trainer
 
 
 _PACKAGE = str(Path(__file__).parent)
