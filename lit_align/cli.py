@@ -35,6 +35,7 @@ from lit_align.cli_commands import COMMAND_CLASSES, run_command
 from lit_align.cli_explain import refusal
 from lit_align.cli_parser import AlignParser, RefusedSettingsError
 from lit_align.evals.benchmark import Benchmark
+from lit_align.fit_loop import EndingFitLoop
 from lit_align.models.adapter_switch import AdapterSwitch
 from lit_align.modules.base import AlignModule
 from lit_align.modules.startup import (
@@ -120,6 +121,11 @@ class AlignCLI(LightningCLI):
 
     def before_validate(self) -> None:
         """Open what is to be measured, and find what is wrong with it, data or benchmarks before a folder is made."""
+        if self.trainer.limit_val_batches == 0:  # Lightning would pass over everything, benchmarks too
+            raise RefusedSettingsError(
+                "`validate` measures nothing with `trainer.limit_val_batches` = 0: set it to 1 for the benchmarks and "
+                "little else"
+            )
         path, against = (self._get(self.config_init, key) for key in ("ckpt_path", "against"))
         benchmarks = [one for one in self._callbacks if isinstance(one, BenchmarkEvaluation)]
         if against and not benchmarks:
@@ -154,7 +160,11 @@ class AlignCLI(LightningCLI):
             self.model.reference.check(self.model.base, self.model.lora)  # first: the data may take minutes
         path = self._get(self.config_init, "ckpt_path")
         if path is not None and str(path) not in {"best", "last", "hpc"}:
-            AdapterCheckpointIO().load_checkpoint(path)
+            saved = AdapterCheckpointIO().load_checkpoint(path).get("callbacks", {})
+            for one in self._callbacks if stage == "validate" else ():
+                if isinstance(one, MTBenchEarlyStopping) and one.state_key in saved:
+                    # Lightning does so for a fit alone; the table marks the questions that chose.
+                    one.load_state_dict(saved[one.state_key])
         for benchmark in self._benchmarks:
             benchmark.check()
         self.datamodule.prepare_data()
@@ -174,7 +184,9 @@ class AlignCLI(LightningCLI):
             kwargs["logger"] = [board, CSVLogger("lightning_logs", name=name, version=board.version)]
         elif config.get("logger") is False:
             self.save_config_callback = None  # Lightning would write config.yaml into the working folder
-        return super().instantiate_trainer(**kwargs)
+        trainer: Trainer = super().instantiate_trainer(**kwargs)
+        trainer.fit_loop = EndingFitLoop(trainer)
+        return trainer
 
 
 _PACKAGE = str(Path(__file__).parent)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
 from command import Settings, adapter, complete, killed_and_resumed, small
+from in_process import fit
+
+from lit_align.cli import main
 
 pytestmark = pytest.mark.slow
 
@@ -66,3 +70,23 @@ def test_an_overfitting_run_stops_restores_its_best_and_says_why_also_if_it_is_k
         for name, tensor in torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"].items()
         for name in [name.removeprefix("policy.")]
     )
+
+
+def test_validate_marks_the_questions_that_chose_the_adapter(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = _settings()
+    [stopping] = settings["trainer"]["callbacks"]
+    rest = deepcopy(stopping["init_args"]["benchmark"])
+    rest["init_args"]["name"] = "the rest"
+    rest["init_args"]["source"]["init_args"]["seed"] = 7
+    benchmarks = [stopping["init_args"]["benchmark"], rest]
+    evaluation = {"class_path": "BenchmarkEvaluation", "init_args": {"benchmarks": benchmarks}}
+    settings["trainer"] |= {"max_steps": 2, "callbacks": [stopping, evaluation], "enable_progress_bar": False}
+    settings["data"]["init_args"]["val_fraction"] = 0.3
+    assert not fit(settings)
+    trained = capsys.readouterr().out
+
+    assert not main(["validate", "-c", "run.yaml", "--ckpt_path=lightning_logs/run/version_0/checkpoints/last.ckpt"])
+    measured = capsys.readouterr().out
+    for table in (trained, measured):
+        assert "| held out (selected) " in table
+        assert "| the rest " in table

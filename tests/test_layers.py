@@ -19,6 +19,7 @@ TENSORS = {"types", "ops"}
 RECORDS = {"types", "trie", "forest", "tokenizer"}
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
+    "fit_loop": set(),
     "trie": set(),
     "ops": set(),
     "forest": {"types", "trie"},

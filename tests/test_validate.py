@@ -105,6 +105,18 @@ def test_validate_measures_what_the_fit_measured_at_its_end(fitted: str, capsys:
     assert measured != _scores(0, "before")
 
 
+def test_a_fit_that_was_killed_after_its_last_window_ends_as_the_whole_one(
+    fitted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert not main(["fit", "-c", fitted, f"--ckpt_path={RUN}/version_0/checkpoints/last.ckpt"])
+    assert "difference [95% CI]" in capsys.readouterr().out
+    whole, ended = (RUN / f"version_{number}" / "adapter" / "adapter_model.safetensors" for number in (0, 1))
+    assert ended.read_bytes() == whole.read_bytes()
+    assert _scores(1, "before") == _scores(0, "before")
+    assert _scores(1, "after") == _scores(0, "after")
+
+
 def test_validate_without_validation_data_is_refused_and_not_passed_over(
     fitted: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -174,6 +186,7 @@ def test_validate_opens_an_adapter_of_another_shape(fitted: str, capsys: pytest.
         (["--against=nowhere"], "adapter nowhere: no file adapter_config.json there"),
         (["--ckpt_path=."], "adapter .: no file adapter_config.json there"),
         (["--against=gone.ckpt"], "checkpoint gone.ckpt: no folder gone beside it"),
+        (["--trainer.limit_val_batches=0"], "`validate` measures nothing with `trainer.limit_val_batches` = 0"),
         (["--against=base", "--trainer.callbacks=null"], "`trainer.callbacks` has no BenchmarkEvaluation"),
     ],
 )

@@ -92,7 +92,9 @@ class BenchmarkEvaluation(pl.Callback):
         if trainer.global_step > 0:
             self._check_resumed(trainer)
             folder = run_folder(trainer)
-            if folder is None or not (folder / "benchmarks.jsonl").exists():  # not resumed in the same folder
+            written = folder is not None and (folder / "benchmarks.jsonl").exists()  # resumed in the same folder
+            # As rank 0 finds it: it may write the file before another rank looks, and recording takes all ranks.
+            if not trainer.strategy.broadcast(written):
                 self._record(trainer, "before", self._baseline_step, self._baseline or {})
             return
         self._baseline = self._measure(trainer, "before")
@@ -108,13 +110,18 @@ class BenchmarkEvaluation(pl.Callback):
             self._measure(trainer, "during")
 
     @override
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse in ``trainer.validate`` what cannot be measured, before the validation data take their time."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            refuse_trained_items(data_of(trainer), self.benchmarks)
+
+    @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure inside of a fit if it is asked for, and in ``trainer.validate``."""
         if trainer.state.fn == TrainerFn.FITTING and self.on_validation and not trainer.sanity_checking:
             self._measure(trainer, "during")
         if trainer.state.fn != TrainerFn.VALIDATING:
             return
-        refuse_trained_items(data_of(trainer), self.benchmarks)
         earlier: _Results | None = None
         if self.against is not None:
             with self.against.active(policy_of(trainer)):

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from lit_align.callbacks.benchmark import BenchmarkEvaluation
 from lit_align.callbacks.measurement import (
+    Conditions,
     conditions,
     data_of,
     measure,
@@ -104,7 +105,8 @@ class MTBenchEarlyStopping(pl.Callback):
         self._best_items: list[ItemResult] = []
         self._best_adapter: dict[str, Tensor] = {}
         self._without_gain = 0
-        self._conditions: dict[str, dict[str, str | int]] = {}
+        self._conditions: Conditions = {}
+        self._decided_by: dict[str, str] = {}
         self._summary = ""
 
     @property
@@ -128,14 +130,21 @@ class MTBenchEarlyStopping(pl.Callback):
         """Measure the policy that the run starts from, unless it is resumed."""
         refuse_trained_items(data_of(trainer), [self.benchmark])
         if trainer.global_step == 0:
-            self._conditions = {**conditions([self.benchmark]), "options": self._options()}
+            self._conditions, self._decided_by = conditions([self.benchmark]), self._options()
             self._keep(trainer, self._measured(trainer))
             return
         where = f"MTBenchEarlyStopping: this run resumes at step {trainer.global_step}"
         if not self._means:
             raise ValueError(f"{where}, and the checkpoint holds no measurement of its start: start a new run")
-        refuse_other_conditions(where, self._conditions, {**conditions([self.benchmark]), "options": self._options()})
-        trainer.should_stop = bool(self.stopped)  # killed after its last window, while it ended
+        refuse_other_conditions(where, self._conditions, conditions([self.benchmark]))
+        for option, value in self._options().items():
+            if value != (saved := self._decided_by[option]):
+                raise ValueError(
+                    f"{where}; {option} was {saved} in the run and is now {value}, so it would decide otherwise: set "
+                    "it back, or start a new run"
+                )
+        if self.stopped:  # killed after its last window, while it ended
+            trainer.should_stop = True
 
     @override
     def on_train_batch_end(
@@ -143,13 +152,14 @@ class MTBenchEarlyStopping(pl.Callback):
     ) -> None:
         """Measure if it is time; before the checkpoint of this window, which Lightning calls last."""
         if trainer.global_step % self.every_n_windows == 0:
-            self._judge(trainer)
+            self._look(trainer)
+            self._decide(trainer)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the last policy if it was not, and put the best adapter back."""
         if trainer.global_step not in self._means:
-            self._judge(trainer)
+            self._look(trainer)  # the run ends anyway: there is nothing left to stop
         with torch.no_grad():
             for name, parameter in policy_of(trainer).adapter_parameters().items():
                 parameter.copy_(self._best_adapter[name])
@@ -178,6 +188,7 @@ class MTBenchEarlyStopping(pl.Callback):
             "without_gain": self._without_gain,
             "stopped": self.stopped,
             "conditions": self._conditions,
+            "options": self._decided_by,
         }
 
     @override
@@ -187,15 +198,19 @@ class MTBenchEarlyStopping(pl.Callback):
         self._best_items = [ItemResult(**item) for item in state_dict["best_items"]]
         self._best_adapter = state_dict["best_adapter"]
         self._without_gain, self.stopped = state_dict["without_gain"], state_dict["stopped"]
-        self._conditions = state_dict["conditions"]
+        self._conditions, self._decided_by = state_dict["conditions"], state_dict["options"]
 
-    def _judge(self, trainer: pl.Trainer) -> None:
+    def _look(self, trainer: pl.Trainer) -> None:
+        """Measure, and keep the policy if it is the best one."""
         items = self._measured(trainer)
-        mean, start = self._means[trainer.global_step], next(iter(self._means.values()))
         if self._gains(items):
             self._keep(trainer, items)
         else:
             self._without_gain += 1
+
+    def _decide(self, trainer: pl.Trainer) -> None:
+        """Stop the run if it fell too far, or for too long without a gain."""
+        mean, start = self._means[trainer.global_step], next(iter(self._means.values()))
         told = f"stopped at step {trainer.global_step}: {self.measure} of {self.benchmark.name}"
         if mean < start - self.max_drop:
             self.stopped = f"{told} is {mean:.4g}, more than {self.max_drop:g} below {start:.4g} at the start"
@@ -233,6 +248,6 @@ class MTBenchEarlyStopping(pl.Callback):
     def _scores(self, items: Sequence[ItemResult]) -> list[float]:
         return [item.scores[self.measure] for item in items]
 
-    def _options(self) -> dict[str, str | int]:
+    def _options(self) -> dict[str, str]:
         names = ("measure", "every_n_windows", "patience", "min_gain", "max_drop", "significance")
         return {name: str(getattr(self, name)) for name in names}

@@ -121,13 +121,15 @@ def refuse_other_conditions(where: str, saved: Conditions, now: Conditions) -> N
         ValueError: Names the benchmark, the condition and both values.
     """
     if now.keys() != saved.keys():
-        raise ValueError(f"{where} with benchmarks {sorted(saved)}, but has {sorted(now)}")
+        raise ValueError(
+            f"{where} with benchmarks {sorted(saved)}, but has {sorted(now)}: set them back, or start a new run"
+        )
     for name, own in now.items():
         for key in saved[name].keys() | own.keys():
             if saved[name].get(key) != own.get(key):
                 raise ValueError(
                     f"{where}; {key} of benchmark {name!r} was {saved[name].get(key)!r} in the run and is now "
-                    f"{own.get(key)!r}, so before and after could not be compared"
+                    f"{own.get(key)!r}, so before and after could not be compared: set it back, or start a new run"
                 )
 
 

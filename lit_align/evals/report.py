@@ -53,7 +53,7 @@ def score_table(results: Results, measures: Measures) -> str:
             clusters = [item.cluster for item in items]
             interval = mean_interval([item.scores[measure] for item in items], clusters, bounds=bounds)
             seen.append(interval)
-            row = [label, *_counts(clusters, interval), _format(interval, bounds), _cap_share(items)]
+            row = [label, *counts(clusters, interval), _format(interval, bounds), _cap_share(items)]
             blocks.setdefault(measure, []).append(row)
     return _blocks(["benchmark", "n", "clusters", "score [95% CI]", "cap hit"], blocks, [_SCALES, *_remarks(seen)])
 
@@ -103,7 +103,7 @@ def comparison_table(before: Results, after: Results, measures: Measures) -> str
             arms.append(_format(summary.difference, bounds, signed=True))
             p_value = adjusted.get((name, measure)) if items is after[name] else None
             effect = minimum_detectable_effect(*scores, bounds=bounds)
-            row = [label, *_counts(scores[2], summary.difference), *arms, _p_value(p_value), _effect(effect, bounds)]
+            row = [label, *counts(scores[2], summary.difference), *arms, _p_value(p_value), _effect(effect, bounds)]
             blocks.setdefault(measure, []).append([*row, _cap_share(items)])
     header = ["benchmark", "n", "clusters", "before [95% CI]", "after [95% CI]", "difference [95% CI]"]
     caption = [_SCALES, _tests(decisions), *_remarks(seen)]
@@ -176,7 +176,13 @@ def _cap_share(items: Sequence[ItemResult]) -> str:
     return f"{100 * _share(items, lambda item: float(item.hit_cap or False)):.1f}%"
 
 
-def _counts(clusters: Sequence[str], interval: Interval) -> list[str]:
+def counts(clusters: Sequence[str], interval: Interval) -> list[str]:
+    """Cells for the numbers of items and of clusters; ``too few`` stands beside less than 10 clusters.
+
+    Args:
+        clusters: The cluster of each item.
+        interval: Of any mean over them.
+    """
     count = len(set(clusters))
     return [str(len(clusters)), f"{count}, too few" if interval.too_few else str(count)]
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lit_align.metrics.statistics import Interval
+from lit_align.metrics.statistics.clusters import FEW_CLUSTERS
 
 _Z = 1.959963984540054  # of a 95 % interval
 _CHUNK = 512  # items that are compared with all at once
@@ -22,7 +23,8 @@ def concordance(values: ArrayLike, truth: ArrayLike, clusters: Sequence[str]) ->
     :math:`c_i` and :math:`m_i` the concordant and the comparable pairs of item :math:`i` and :math:`D` the number of
     comparable ones, the variance is
     :math:`\sum_k (\sum_{i \in k} (c_i - C m_i) / D)^2`, taken on the logit scale, which keeps it within 0 and 1. Where
-    all pairs are in order or none is, it is Clopper-Pearson's bound with the clusters as trials.
+    that is 0, as where all pairs are in order or none is, or with a single cluster, it is Clopper-Pearson's bound with
+    the clusters as trials: those that were not seen may be all in order or none.
 
     Args:
         values: One an item, finite.
@@ -53,10 +55,11 @@ def concordance(values: ArrayLike, truth: ArrayLike, clusters: Sequence[str]) ->
         raise ValueError("concordance needs items that differ in truth")
     mean = float(concordant.sum() / 2 / pairs)
     names, of_item = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
-    if mean in (0.0, 1.0):
-        bound = 0.025 ** (1 / len(names))
-        return Interval(mean, bound if mean else 0.0, 1.0 if mean else 1 - bound)
-    parts = np.bincount(of_item, (concordant - mean * comparable) / pairs)
-    half = _Z * math.sqrt(float((parts**2).sum())) / (mean * (1 - mean))
+    few = len(names) < FEW_CLUSTERS
+    error = math.sqrt(float((np.bincount(of_item, (concordant - mean * comparable) / pairs) ** 2).sum()))
+    if mean in (0.0, 1.0) or error < 1e-9:
+        unseen = 1 - 0.025 ** (1 / len(names))
+        return Interval(mean, mean - unseen * mean, mean + unseen * (1 - mean), few)
+    half = _Z * error / (mean * (1 - mean))
     logit = math.log(mean / (1 - mean))
-    return Interval(mean, 1 / (1 + math.exp(half - logit)), 1 / (1 + math.exp(-half - logit)))
+    return Interval(mean, 1 / (1 + math.exp(half - logit)), 1 / (1 + math.exp(-half - logit)), few)

@@ -90,7 +90,8 @@ def length_controlled_win_rate(
         seed: Of the bootstrap.
 
     Returns:
-        The rate with its 95 % interval, which is as wide as that of the plain rate where all outcomes are the same.
+        The rate with its 95 % interval, which is as wide as that of the plain rate where all resamples give one rate:
+        all outcomes are the same, there is a single cluster, or all clusters are alike.
 
     Raises:
         ValueError: No prompts, lengths that differ, or a number that is not finite.
@@ -116,9 +117,10 @@ def length_controlled_win_rate(
     spread = float(differences.std())
     terms = np.tanh(differences / spread) if spread > 0 else np.sign(differences)
     mean = float(_fitted(np.ones((1, len(outcomes))), terms, outcomes)[0])
+    plain = mean_interval(outcomes, clusters)
+    same = Interval(mean, min(plain.low, mean), max(plain.high, mean), plain.too_few)
     if (outcomes == outcomes[0]).all():
-        plain = mean_interval(outcomes, clusters)
-        return Interval(mean, min(plain.low, mean), max(plain.high, mean))
+        return same
     random = np.random.default_rng(seed)
     found = []
     for start in range(0, resamples, chunk := max(1, _CHUNK_CELLS // len(outcomes))):
@@ -126,7 +128,7 @@ def length_controlled_win_rate(
         counts = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=rows)
         found.append(_fitted(counts[:, of_item].astype(np.float64), terms, outcomes))
     low, high = np.quantile(np.concatenate(found), [0.025, 0.975])
-    return Interval(mean, float(low), float(high))
+    return Interval(mean, float(low), float(high), plain.too_few) if high - low > 1e-9 else same
 
 
 def _fitted(weights: Floats, terms: Floats, outcomes: Floats) -> Floats:

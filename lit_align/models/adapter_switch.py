@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,23 +67,29 @@ class AdapterSwitch:
         if (folder := self.folder) is not None:
             folder.check(base, lora)
 
-    def active(self, policy: Policy) -> AbstractContextManager[None]:
+    @contextmanager
+    def active(self, policy: Policy) -> Iterator[None]:
         """Have the policy answer as this adapter inside of the block, in place of the live one.
 
-        What lies under the live adapter stays active, unless it is the bare base that is to answer.
+        What lies under the live adapter stays active, unless it is the bare base that is to answer. The adapter is
+        read for the block alone.
 
         Args:
             policy: The policy.
         """
         folder = self.folder
         if folder is None:
-            return only_adapters(policy, ())
-        layers = adapted_layers(policy)
-        below = [name for name in layers[0].active_adapters if name != LIVE]
-        if _AGAINST not in policy.peft.peft_config:
-            folder.add_to(policy.peft, _AGAINST)
+            with only_adapters(policy, ()):
+                yield
+            return
+        below = _below_live(policy)
+        folder.add_to(policy.peft, _AGAINST)
+        try:
             train_live_adapter(policy, below)  # PEFT's adding makes the new one trainable
-        return only_adapters(policy, (*below, _AGAINST))
+            with only_adapters(policy, (*below, _AGAINST)):
+                yield
+        finally:
+            policy.peft.delete_adapter(_AGAINST)
 
 
 def put_in_place_of_live(policy: Policy, folder: AdapterFolder) -> None:
@@ -96,7 +103,13 @@ def put_in_place_of_live(policy: Policy, folder: AdapterFolder) -> None:
         FileNotFoundError: There is no adapter.
         ValueError: It is broken or does not fit the base.
     """
-    below = [name for name in adapted_layers(policy)[0].active_adapters if name != LIVE]
+    below = _below_live(policy)
+    for layer in adapted_layers(policy):
+        layer._active_adapter = below  # or PEFT would warn of another adapter that it makes active
     policy.peft.delete_adapter(LIVE)
     folder.add_to(policy.peft, LIVE)
     train_live_adapter(policy, below)
+
+
+def _below_live(policy: Policy) -> list[str]:
+    return [name for name in adapted_layers(policy)[0].active_adapters if name != LIVE]

@@ -4,11 +4,11 @@ import json
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
-from unittest.mock import MagicMock
+from unittest.mock import MagicMock, PropertyMock
 
 import lightning.pytorch as pl
 import numpy as np
@@ -359,6 +359,24 @@ def test_other_ranks_measure_and_do_not_write(tmp_path: Path) -> None:
     assert callback.state_dict()["baseline"]["fixed"][0]["id"] == "a"
 
 
+def test_ranks_of_a_resumed_run_stay_in_step_whichever_of_them_sees_the_file_first(tmp_path: Path) -> None:
+    item = asdict(ItemResult("a", "a", "one", "?", "!", "!", {"right": 1.0}, hit_cap=False, new_tokens=1))
+    saved = {"baseline": {"fixed": [item]}, "step": 0, "conditions": {"fixed": {"n": 1}}}
+    asked = []
+    for rank in (0, 1):
+        trainer = MagicMock(spec=pl.Trainer, is_global_zero=rank == 0, global_step=2, fast_dev_run=False, loggers=[])
+        type(trainer).log_dir = log_dir = PropertyMock(return_value=str(tmp_path))  # all ranks must ask as often
+        trainer.strategy.broadcast = lambda _: False  # rank 0 finds no file; what it writes is there for rank 1
+        trainer.datamodule = SimpleNamespace()
+        callback = BenchmarkEvaluation([Fixed()])
+        callback.load_state_dict(saved)
+        callback.on_train_start(trainer, MagicMock())
+        assert (tmp_path / "benchmarks.jsonl").exists()
+        asked.append(log_dir.call_count)
+
+    assert asked[0] == asked[1]
+
+
 @dataclass
 class Fixed(Benchmark):
     """The same right answer from any model."""
@@ -469,11 +487,15 @@ def test_items_that_training_sees_are_refused_before_anything_is_measured(
         trained_groups = frozenset({"table 2", "table 3"})
         val_fraction, split_seed = 0.1, 7
 
+    class Fails(Module):
+        def validation_step(self, batch: Tensor) -> None:
+            raise AssertionError("validation data come later")
+
     benchmark = Grouped()
     trainer = trainer_for(tmp_path, [BenchmarkEvaluation([Asked(name="none of them"), benchmark])])
     message = r"'new skill': training sees 1 of its groups, such as 'table 2'; .*`val_fraction` = 0.1, `split_seed` = 7"
     with pytest.raises(ValueError, match=message):
-        getattr(trainer, run)(Module(random_qwen3), Split())
+        getattr(trainer, run)(Fails(random_qwen3) if run == "validate" else Module(random_qwen3), Split())
     assert benchmark.calls == []
 
     Split.trained_groups = frozenset({"table 3"})

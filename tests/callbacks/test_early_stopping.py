@@ -133,6 +133,14 @@ def test_the_last_policy_is_measured_and_may_be_the_best(tmp_path: Path) -> None
     assert (module.steps, callback.stopped) == (5, "")
 
 
+def test_a_run_that_ends_by_itself_is_not_told_to_have_been_stopped(tmp_path: Path) -> None:
+    callback = stopping([5.0, 5.2, 5.1, 5.1, 5.0], every_n_windows=2, patience=1)
+    _, trainer = fit(tmp_path, [callback], max_steps=3)
+
+    assert (trainer.global_step, list(callback.state_dict()["means"])) == (3, [0, 2, 3])
+    assert callback.stopped == ""
+
+
 def test_with_significance_a_gain_must_clear_its_interval(tmp_path: Path) -> None:
     start, doubtful, clear = (5.0, 5.0, 5.0, 5.0), (7.0, 5.0, 4.0, 5.0), (5.3, 5.3, 5.2, 5.2)
     without, _ = fit(tmp_path, [stopping([start, doubtful, clear, start, start, start])])
@@ -178,7 +186,7 @@ class Saves(pl.Callback):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (stopping([5.0], patience=7), "patience of benchmark 'options' was '2' in the run and is now '7'"),
+        (stopping([5.0], patience=7), "patience was 2 in the run and is now 7, so it would decide otherwise"),
         (
             MTBenchEarlyStopping(replace(Scripted([5.0]), cap=256), every_n_windows=1, patience=2),
             "max_new_tokens of benchmark 'mt-bench' was 512 in the run and is now 256",

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from lit_align.evals.benchmark import ItemResult
@@ -9,7 +11,7 @@ from lit_align.evals.win_table import win_table
 def results(rewards: list[float], tokens: list[int], thoughts: int = 0) -> list[ItemResult]:
     return [
         ItemResult(
-            str(i), str(i), "all", "?", "", "", {"reward": one, "length": 0.0}, False, length + thoughts, thoughts
+            str(i), str(i), "all", "?", f"{one}", "", {"reward": one, "length": 0.0}, False, length + thoughts, thoughts
         )
         for i, (one, length) in enumerate(zip(rewards, tokens, strict=True))
     ]
@@ -42,6 +44,20 @@ def test_a_win_by_length_alone_is_told_from_one_by_quality() -> None:
 
 def test_thoughts_are_no_part_of_the_length() -> None:
     assert row(results([0.0] * 4, [5] * 4, thoughts=90), results([1.0] * 4, [7] * 4))[5:] == ["5.0", "7.0"]
+
+
+def test_few_clusters_are_said_to_be_too_few() -> None:
+    assert row(results([0.0] * 9, [5] * 9), results([1.0] * 9, [5] * 9))[1:3] == ["9", "9, too few"]
+
+
+def test_the_same_conversation_ties_whatever_its_scores_were_computed_with() -> None:
+    before, after = results([0.0] * 10, [5] * 10), results([1.0] * 10, [5] * 10)
+    same = [
+        replace(two, answer=one.answer) if i < 4 else two
+        for i, (one, two) in enumerate(zip(before, after, strict=True))
+    ]
+
+    assert row(before, same)[3].startswith("0.800 [")
 
 
 def test_other_benchmarks_are_left_out() -> None:

@@ -54,6 +54,13 @@ def test_a_perfect_order_has_a_one_sided_bound(side: int) -> None:
     assert found.high - found.low == pytest.approx(1 - 0.025**0.1)
 
 
+@pytest.mark.parametrize("clusters", ["aaaa", "abab"])
+def test_no_interval_has_zero_width_where_clusters_cannot_differ(clusters: str) -> None:
+    found = concordance([1.0, 1.0, 1.0, 1.0], [0, 0, 1, 1], list(clusters))
+    assert found.low < found.mean == 0.5 < found.high
+    assert found.too_few
+
+
 def test_items_that_do_not_differ_in_truth_are_refused() -> None:
     with pytest.raises(ValueError, match="needs items that differ in truth"):
         concordance([1, 2], [1, 1], ["a", "b"])

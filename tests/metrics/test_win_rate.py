@@ -86,6 +86,15 @@ def test_where_one_side_always_wins_the_estimate_is_finite_and_its_interval_has_
     assert found.high - found.low > 0.1
 
 
+@pytest.mark.parametrize("clusters", ["aaaa", "abab"])
+def test_no_interval_has_zero_width_where_clusters_cannot_differ(clusters: str) -> None:
+    arms = [0.0] * 4, [1.0, 1, -1, -1], [5.0, 5, 5, 5]
+    found = length_controlled_win_rate(*arms, list(clusters), resamples=50)
+    plain = win_rate(*arms[:2], list(clusters)).rate
+    assert (found.low, found.high) == (plain.low, plain.high)
+    assert found.too_few == plain.too_few
+
+
 def test_where_length_explains_every_outcome_the_estimate_is_finite() -> None:
     longer_by = np.array([5.0, 6, 7, 8, -5, -6, -7, -8])
     found = length_controlled_win_rate(np.zeros(8), np.sign(longer_by), longer_by, names(8), resamples=200)
