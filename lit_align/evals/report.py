@@ -44,7 +44,7 @@ def score_table(results: Results, measures: Measures) -> str:
         >>> print(*score_table({"sums": items}, {"sums": {"exact_match": SHARE}}).splitlines()[:3], sep=chr(10))
         | benchmark |  n | clusters |       score [95% CI] | cap hit |
         | :-------- | -: | -------: | -------------------: | ------: |
-        | sums      | 16 |       16 | 0.750 [0.457, 0.914] |    0.0% |
+        | sums      | 16 |       16 | 0.750 [0.457, 0.914] |      0% |
     """
     blocks: dict[str, list[list[str]]] = {}
     seen: list[Interval] = []
@@ -63,7 +63,8 @@ def comparison_table(before: Results, after: Results, measures: Measures) -> str
 
     A block a measure; in it a line a benchmark over all its items, and below it a line a skill if it has more than one.
     The main measure of each benchmark, its first one, is tested over all items; the p-values are adjusted for their
-    number, and other lines have none. ``MDE`` is the smallest true difference that the line's items would show with
+    number, and other lines have none. The share of the answers that the length cap ended stands for both, where it has
+    changed. ``MDE`` is the smallest true difference that the line's items would show with
     80 % power.
 
     Args:
@@ -104,7 +105,8 @@ def comparison_table(before: Results, after: Results, measures: Measures) -> str
             p_value = adjusted.get((name, measure)) if items is after[name] else None
             effect = minimum_detectable_effect(*scores, bounds=bounds)
             row = [label, *counts(scores[2], summary.difference), *arms, _p_value(p_value), _effect(effect, bounds)]
-            blocks.setdefault(measure, []).append([*row, _cap_share(items)])
+            caps = [_cap_share(arm) for arm in ([partners[name, item.id] for item in items], items)]
+            blocks.setdefault(measure, []).append([*row, " → ".join(dict.fromkeys(caps))])
     header = ["benchmark", "n", "clusters", "before [95% CI]", "after [95% CI]", "difference [95% CI]"]
     caption = [_SCALES, _tests(decisions), *_remarks(seen)]
     return _blocks([*header, "p (Holm)", "MDE", "cap hit"], blocks, caption)
@@ -173,7 +175,7 @@ def _share(items: Sequence[ItemResult], value: Callable[[ItemResult], float]) ->
 def _cap_share(items: Sequence[ItemResult]) -> str:
     if any(item.hit_cap is None for item in items):
         return "–"
-    return f"{100 * _share(items, lambda item: float(item.hit_cap or False)):.1f}%"
+    return f"{_share(items, lambda item: float(item.hit_cap or False)):.0%}"
 
 
 def counts(clusters: Sequence[str], interval: Interval) -> list[str]:

@@ -198,7 +198,7 @@ def test_a_line_an_item_and_phase_and_one_table(
     rows = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()[2:8]]
     assert [row[1] for row in rows] == ["new skill", "– even", "– odd", "old skills", "– even", "– odd"]
     assert [rows[0][column].split()[0] for column in (4, 5, 6)] == ["0.000", "0.500", "+0.500"]
-    assert rows[0][9] == "100.0%"
+    assert rows[0][9] == "100%"
 
 
 def test_loggers_receive_means_and_sample_texts(tmp_path: Path, random_qwen3: str) -> None:

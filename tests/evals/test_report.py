@@ -33,7 +33,7 @@ def test_a_line_a_benchmark_and_a_line_a_skill_where_it_has_several() -> None:
     assert [row[3].split()[0] for row in rows] == ["0.250", "0.000", "0.500", "1.000"]
     assert [row[4].split()[0] for row in rows] == ["0.750", "1.000", "0.500", "1.000"]
     assert [row[5].split()[0] for row in rows] == ["+0.500", "+1.000", "+0.000", "+0.000"]
-    assert [row[8] for row in rows] == ["25.0%", "50.0%", "0.0%", "0.0%"]
+    assert [row[8] for row in rows] == ["0% → 25%", "0% → 50%", "0%", "0%"]
 
 
 def test_table_is_aligned_and_markdown() -> None:
