@@ -12,6 +12,8 @@ from lit_align.data.sources.messages_file import MessagesFile
 from lit_align.data.sources.preference_file import PreferenceFile
 from lit_align.data.sources.prompt_completion_file import PromptCompletionFile
 from lit_align.data.sources.reddit_finance import RedditFinance
+from lit_align.data.sources.reddit_pairs import RedditFinancePairs
+from lit_align.data.sources.reddit_recipe import RecipeRedditPairs
 from lit_align.data.sources.samples import BestOfSamples, RejectedSamples, RightAndWrong
 from lit_align.data.sources.scale_answers import ScalePairs
 from lit_align.data.sources.t_wix import TWix
@@ -48,7 +50,8 @@ SHORT_NAMES = (
     DriftBenchmark, EndpointJudge, ExactMatchBenchmark, FinanceInstruct, FinanceInstructBenchmark,
     InstructionBenchmark, LegacyMap, MessagesFile, MTBenchBenchmark, MTBenchEarlyStopping, PairAccuracyBenchmark,
     PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark, PreferredAnswers,
-    PromptCompletionFile, RatedFile, RedditFinance, RedditReplyBenchmark, ReferenceScorer, RejectedSamples,
-    ReverseKL, RewardModelScorer, RightAndWrong, SampledNegatives, ScalePairs, ScoredAnswersBenchmark,
-    SFTDataModule, SFTModule, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
+    PromptCompletionFile, RatedFile, RecipeRedditPairs, RedditFinance, RedditFinancePairs, RedditReplyBenchmark,
+    ReferenceScorer, RejectedSamples, ReverseKL, RewardModelScorer, RightAndWrong, SampledNegatives, ScalePairs,
+    ScoredAnswersBenchmark, SFTDataModule, SFTModule, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers,
+    TATQABenchmark, TWix,
 )  # fmt: skip
