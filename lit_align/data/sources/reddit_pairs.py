@@ -84,7 +84,7 @@ class ByRatio(LikedBetter):
         ValueError: ``min_ratio`` is out of its range.
 
     Example:
-        >>> liked = [Listed(0, 0.009, 80, 1), Listed(1, 0.003, 80, 2), Listed(2, 0.0, 80, 3)]
+        >>> liked = [Listed(0, 0.75, 80, 1), Listed(1, 0.25, 80, 2), Listed(2, 0.0, 80, 3)]
         >>> ByRatio(2.0).gap(liked, 0, 1), ByRatio(4.0).gap(liked, 0, 1), ByRatio(4.0).gap(liked, 0, 2)
         (3.0, 0.0, inf)
     """
