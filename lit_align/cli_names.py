@@ -11,6 +11,7 @@ from lit_align.data.sources.decontaminated import DecontaminatedConversations, D
 from lit_align.data.sources.finance_instruct import FinanceInstruct
 from lit_align.data.sources.finance_instruct_pairs import FinanceInstructPairs
 from lit_align.data.sources.messages_file import MessagesFile
+from lit_align.data.sources.orca_dpo import OrcaDPO
 from lit_align.data.sources.preference_file import PreferenceFile
 from lit_align.data.sources.prompt_completion_file import PromptCompletionFile
 from lit_align.data.sources.reddit_finance import RedditFinance
@@ -51,7 +52,7 @@ SHORT_NAMES = (
     AdamW8bit, BenchmarkEvaluation, BestOfSamples, CalibratedMap, CosineSchedule, DecontaminatedConversations,
     DecontaminatedPairs, DisplacementGuard, DPOModule, DriftBenchmark, EndpointJudge, ExactMatchBenchmark,
     FinanceInstruct, FinanceInstructBenchmark, FinanceInstructPairs, InstructionBenchmark, LegacyMap, MessagesFile,
-    MTBenchBenchmark, MTBenchEarlyStopping, PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile,
+    MTBenchBenchmark, MTBenchEarlyStopping, OrcaDPO, PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile,
     PreferenceLoss, PreferredAnswerBenchmark, PreferredAnswers, PromptCompletionFile, RatedFile, RecipeRedditPairs,
     RedditFinance, RedditFinancePairs, RedditReplyBenchmark, ReferenceScorer, RejectedSamples, ReverseKL,
     RewardModelScorer, RightAndWrong, SampledNegatives, ScalePairs, ScoredAnswersBenchmark, SFTDataModule,
