@@ -202,5 +202,5 @@ def test_scores_that_leave_no_pair_are_refused(file_of: Written) -> None:
     [{"scores": ["a"]}, {"scores": ["a", "a"]}, {"min_margin": 1.0}, {"scores": ["a", "b"], "min_margin": -1.0}],
 )
 def test_scores_are_two_columns_and_a_margin_needs_them(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="PreferenceFile.*(scores|min_margin)"):
+    with pytest.raises(ValueError, match=r"PreferenceFile.*(scores|min_margin)"):
         PreferenceFile("pairs.jsonl", **options)
