@@ -57,7 +57,7 @@ def test_tat_qa_s_tables_and_passages_and_other_sets_questions_are_dropped_and_c
     assert [one.id for one in source.conversations()] == ["finance.jsonl:1", "finance.jsonl:5"]
     told = caplog.messages[-1]
     assert told.startswith("FinanceInstruct: 3 of 5 rows overlap with evaluation sets: tat-qa 2, exam 1; finance.jsonl")
-    assert "finance.jsonl:4 says 'why do long bonds lose more of their' as exam exam.jsonl:1" in told
+    assert "finance.jsonl:4 says 'why do long bonds lose more of their price when rates rise' as exam" in told
     assert [one.id for one in source.prompts()] == ["finance.jsonl:1", "finance.jsonl:5"]
 
 

@@ -210,6 +210,12 @@ def test_a_line_cut_off_latin_1_and_bad_cells_are_named(file_of: Callable[..., s
         assert len(refused) == 1
 
 
+def test_two_rows_of_a_post_that_disagree_are_refused(file_of: Callable[..., str]) -> None:
+    path = file_of(row(score=0.9), row(score=0.1), row(score=0.3, title="Another"))
+    with pytest.raises(ValueError, match=r"top\.jsonl:3: id: post p has another title or text"):
+        RedditFinancePairs(path).pairs(everything)
+
+
 def test_refused_rows_do_not_shift_the_texts_of_later_ones(file_of: Callable[..., str]) -> None:
     path = file_of({**row("a"), "body": None}, row("p", 0.9), {**row("b"), "selftext": "[deleted]"}, row("p", 0.1))
     [pair] = RedditFinancePairs(path).usable(everything, lambda *_: None)
