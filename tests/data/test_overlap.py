@@ -51,6 +51,14 @@ def test_less_than_n_words_or_a_line_is_no_overlap(text: str) -> None:
     assert not index_of(item("q", TABLE)).find([text])
 
 
+def test_a_line_that_is_shorter_than_n_counts_as_a_whole() -> None:
+    index = index_of(item("q", TABLE), n=16, shortest_line=7)
+    for text in ("total revenue 1,496.5 1,202.3", "So: what was the change in total revenue in 2019?", TABLE):
+        assert index.find([text]), text
+    for text in ("revenue 1,496.5 1,202.3", "what was the change in total revenue", "Item 2019 2018"):
+        assert not index.find([text]), text
+
+
 def test_words_do_not_go_over_the_end_of_a_turn() -> None:
     index = index_of(item("q", "one two three four five six seven eight"))
     assert index.find(["one two three four five six seven eight"])
