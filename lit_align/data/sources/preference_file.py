@@ -24,9 +24,9 @@ class PreferenceFile(PairSource):
 
     Each of the three is text, or turns: a list of ``{"role", "content"}`` or of ShareGPT's ``{"from", "value"}`` (one
     such turn may stand alone). Where the answers repeat the prompt before their last turn, its column need not be named
-    (``prompt: []``). UltraFeedback as ``HuggingFaceH4/ultrafeedback_binarized`` holds it is ``prompt: []`` with ``scores:
-    [score_chosen, score_rejected]``, some of its pairs being ties; its splits have names of their own, so ``path`` is a
-    folder with the files of ``train_prefs``.
+    (``prompt: []``). UltraFeedback as ``HuggingFaceH4/ultrafeedback_binarized`` holds it is ``prompt: []`` with
+    ``scores: [score_chosen, score_rejected]``, some of its pairs being ties; its splits have names of their own, so
+    ``path`` is a folder with the files of ``train_prefs``.
 
     Args:
         path: A ``.json`` file (a list of objects), a ``.jsonl`` file (an object a line), a ``.parquet`` file, a folder
