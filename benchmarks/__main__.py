@@ -10,6 +10,7 @@ COMMANDS = {
     "false-alarms": "how often the base, sampled twice, seems to differ from itself",
     "forgetting": "skill gained against skill lost: anchor, lower learning rate, replay",
     "smollm2": "the T-Wix recipe on a real model, with and without the anchor: NLL and KL on held-out rows",
+    "reddit-pairs": "a Reddit file of the real size made into pairs: time and memory",
     "reward-model": "a reward model trained on preference pairs, scored and calibrated as any other",
     "sample": "completions a second beside transformers' own generate, one at a time",
     "smollm2-dpo": "DPO after SFT on a real model: losses, rejected answers and groups on held-out tables of TAT-QA",
@@ -57,6 +58,10 @@ def main(words: list[str]) -> None:
         from benchmarks import smollm2
 
         smollm2.main(rest)
+    elif name == "reddit-pairs":
+        from benchmarks import reddit_pairs
+
+        reddit_pairs.main(rest)
     elif name == "reward-model":
         from benchmarks import reward_model
 

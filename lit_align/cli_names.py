@@ -7,11 +7,16 @@ from lit_align.callbacks.displacement_guard import DisplacementGuard
 from lit_align.callbacks.early_stopping import MTBenchEarlyStopping
 from lit_align.data.preference import PreferenceDataModule
 from lit_align.data.sft import SFTDataModule
+from lit_align.data.sources.decontaminated import DecontaminatedConversations, DecontaminatedPairs
 from lit_align.data.sources.finance_instruct import FinanceInstruct
+from lit_align.data.sources.finance_instruct_pairs import FinanceInstructPairs
 from lit_align.data.sources.messages_file import MessagesFile
+from lit_align.data.sources.orca_dpo import OrcaDPO
 from lit_align.data.sources.preference_file import PreferenceFile
 from lit_align.data.sources.prompt_completion_file import PromptCompletionFile
 from lit_align.data.sources.reddit_finance import RedditFinance
+from lit_align.data.sources.reddit_pairs import RedditFinancePairs
+from lit_align.data.sources.reddit_recipe import RecipeRedditPairs
 from lit_align.data.sources.samples import BestOfSamples, RejectedSamples, RightAndWrong
 from lit_align.data.sources.scale_answers import ScalePairs
 from lit_align.data.sources.t_wix import TWix
@@ -44,11 +49,12 @@ from lit_align.modules.sft import SFTModule
 
 # Imported so that configurations may use short names: of these and of all classes that their files define.
 SHORT_NAMES = (
-    AdamW8bit, BenchmarkEvaluation, BestOfSamples, CalibratedMap, CosineSchedule, DisplacementGuard, DPOModule,
-    DriftBenchmark, EndpointJudge, ExactMatchBenchmark, FinanceInstruct, FinanceInstructBenchmark,
-    InstructionBenchmark, LegacyMap, MessagesFile, MTBenchBenchmark, MTBenchEarlyStopping, PairAccuracyBenchmark,
-    PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark, PreferredAnswers,
-    PromptCompletionFile, RatedFile, RedditFinance, RedditReplyBenchmark, ReferenceScorer, RejectedSamples,
-    ReverseKL, RewardModelScorer, RightAndWrong, SampledNegatives, ScalePairs, ScoredAnswersBenchmark,
-    SFTDataModule, SFTModule, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
+    AdamW8bit, BenchmarkEvaluation, BestOfSamples, CalibratedMap, CosineSchedule, DecontaminatedConversations,
+    DecontaminatedPairs, DisplacementGuard, DPOModule, DriftBenchmark, EndpointJudge, ExactMatchBenchmark,
+    FinanceInstruct, FinanceInstructBenchmark, FinanceInstructPairs, InstructionBenchmark, LegacyMap, MessagesFile,
+    MTBenchBenchmark, MTBenchEarlyStopping, OrcaDPO, PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile,
+    PreferenceLoss, PreferredAnswerBenchmark, PreferredAnswers, PromptCompletionFile, RatedFile, RecipeRedditPairs,
+    RedditFinance, RedditFinancePairs, RedditReplyBenchmark, ReferenceScorer, RejectedSamples, ReverseKL,
+    RewardModelScorer, RightAndWrong, SampledNegatives, ScalePairs, ScoredAnswersBenchmark, SFTDataModule,
+    SFTModule, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
 )  # fmt: skip

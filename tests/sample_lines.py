@@ -17,11 +17,13 @@ def line(
     gold: str = "4",
     group: str = "",
     prompt: str = "2 + 2?",
+    gold_scores: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """One completion."""
     return {
         "id": name, "sample": sample, "source": "sums", "group": group, "prompt": [{"role": "user", "content": prompt}],
         "gold": gold, "answer": answer, "finished": finished, "tokens": len(answer), "scores": dict(scores or {}),
+        **({} if gold_scores is None else {"gold_scores": dict(gold_scores)}),
     }  # fmt: skip
 
 

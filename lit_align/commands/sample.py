@@ -41,7 +41,8 @@ class Sample:
     A line holds ``id`` and ``sample`` (which of the prompt's completions, from 0), ``source``, ``group``, ``prompt``
     (turns with role and content), ``gold``, ``answer``, ``finished`` (whether the model ended it, not the cap),
     ``tokens`` and ``scores`` (by the source's own metric, where it has one, and then by the scorer, which is not shown
-    what stands before ``</think>``). ``NAME.manifest.json`` beside the file says what they were drawn with.
+    what stands before ``</think>``), and ``gold_scores``, those of the gold answer, if asked for.
+    ``NAME.manifest.json`` beside the file says what they were drawn with.
 
     While it runs, whole batches are added to ``NAME.jsonl.part``; the same command goes on after a kill. A file that is
     there is never overwritten.
@@ -58,6 +59,8 @@ class Sample:
         limit: The first so many prompts only, at least 1; null takes all.
         thinking: The chat template's ``enable_thinking`` switch.
         scorer: What else scores the answers, batch by batch, such as ``RewardModelScorer``; null for none.
+        score_gold: Whether the gold answers are scored as the completions are, for pairs whose rejected answer must be
+            the worse one (``RejectedSamples.worse_by``).
         scorer_device: Where the scorer's model runs: ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` is CUDA where there is
             some.
 
@@ -77,6 +80,7 @@ class Sample:
     limit: int | None = None
     thinking: bool = False
     scorer: Scorer | None = None
+    score_gold: bool = False
     scorer_device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -163,14 +167,26 @@ class Sample:
         lines = [_line(request, answer) for request, answer in zip(requests, answers, strict=True)]
         if self.scorer is not None:
             judged = [
-                _judged(request.prompt, f"{request.prompt.id}, sample {request.number}", without_thoughts(answer.text))
+                _judged(request.prompt, f"{request.prompt.id}, sample {request.number}", answer.text)
                 for request, answer in zip(requests, answers, strict=True)
             ]
-            # A fresh one for each batch: what another batch has left in it must not decide how a resumed run goes on.
-            scorer: Scorer = replace(cast(Any, self.scorer))
-            for line, scores in zip(lines, scorer.scores(judged, device_of(self.scorer_device)), strict=True):
+            for line, scores in zip(lines, self._judge(judged), strict=True):
                 line["scores"] |= scores
+        if self.score_gold:
+            prompts = {request.prompt.id: request.prompt for request in requests}
+            gold = {name: _own_scores(one, one.gold) for name, one in prompts.items()}
+            if self.scorer is not None:
+                judged = [_judged(one, f"{name}, gold", one.gold) for name, one in prompts.items()]
+                for name, scores in zip(prompts, self._judge(judged), strict=True):
+                    gold[name] |= scores
+            for line in lines:
+                line["gold_scores"] = gold[line["id"]]
         return lines
+
+    def _judge(self, judged: Sequence[Judged]) -> list[dict[str, float]]:
+        # A fresh one for each batch: what another batch has left in it must not decide how a resumed run goes on.
+        scorer: Scorer = replace(cast(Any, self.scorer))
+        return scorer.scores(judged, device_of(self.scorer_device))
 
     def _requests(self) -> tuple[list[Request], dict[str, Any]]:
         """What is asked for, and the manifest as far as no weights are needed."""
@@ -178,6 +194,8 @@ class Sample:
         _refuse_unfit(prompts, repr(self.source))
         if self.scorer is not None:
             _refuse_names_twice(prompts, self.scorer)
+        if self.score_gold:
+            _refuse_unscored_gold(prompts, self.scorer)
         rendered = self.engine.render(prompts, self.thinking)
         most = self.max_prompt_length or max(map(len, rendered))
         kept = [(prompt, ids) for prompt, ids in zip(prompts, rendered, strict=True) if len(ids) <= most]
@@ -201,6 +219,7 @@ class Sample:
             "seed": self.seed,
             "max_new_tokens": self.max_new_tokens,
             "scorer": {"scorer": "none"} if self.scorer is None else self.scorer.identity(),
+            "score_gold": self.score_gold,
             "prompts": {
                 "n": len(kept),
                 "too_long": too_long,
@@ -232,8 +251,22 @@ def _refuse_names_twice(prompts: Sequence[SamplePrompt], scorer: Scorer) -> None
         )
 
 
+def _refuse_unscored_gold(prompts: Sequence[SamplePrompt], scorer: Scorer | None) -> None:
+    if without := [one.id for one in prompts if not one.gold.strip()]:
+        raise ValueError(
+            f"`score_gold` scores gold answers, but {len(without)} of {len(prompts)} prompts have none, such as "
+            f"{without[0]!r}: leave it out, or choose a source with answers"
+        )
+    if scorer is None and prompts[0].score is None:
+        raise ValueError("`score_gold` needs something that scores: the source has no metric, so name a `scorer`")
+
+
 def _judged(prompt: SamplePrompt, name: str, answer: str) -> Judged:
-    return Judged(name, prompt.messages, answer, prompt.gold)
+    return Judged(name, prompt.messages, without_thoughts(answer), prompt.gold)
+
+
+def _own_scores(prompt: SamplePrompt, answer: str) -> dict[str, float]:
+    return {} if prompt.score is None else {name: float(value) for name, value in prompt.score(answer).items()}
 
 
 def _line_of_prompt(prompt: SamplePrompt) -> Line:
@@ -243,7 +276,6 @@ def _line_of_prompt(prompt: SamplePrompt) -> Line:
 
 def _line(request: Request, answer: Answer) -> Line:
     prompt = _line_of_prompt(request.prompt)
-    score = request.prompt.score
     return {
         "id": prompt.pop("id"),
         "sample": request.number,
@@ -251,7 +283,7 @@ def _line(request: Request, answer: Answer) -> Line:
         "answer": answer.text,
         "finished": answer.finished,
         "tokens": answer.tokens,
-        "scores": {} if score is None else {name: float(value) for name, value in score(answer.text).items()},
+        "scores": _own_scores(request.prompt, answer.text),
     }
 
 

@@ -17,7 +17,7 @@ from reward_models import save_reward_model
 from lit_align.cli import main
 from lit_align.commands.engines import Answer, Decoding, Engine, Request
 from lit_align.commands.sample import Sample
-from lit_align.data.sources.samples import BestOfSamples
+from lit_align.data.sources.samples import BestOfSamples, RejectedSamples
 from lit_align.evals.judge import Judged, ReferenceScorer, RewardModelScorer, Scorer
 from lit_align.types import Message, PromptSource, SamplePrompt
 
@@ -166,6 +166,26 @@ def test_a_scorer_that_refuses_is_asked_first() -> None:
         sample(Length(kind="broken")).run()
     with pytest.raises(ValueError, match="`scorer_device` must be auto, cpu"):
         sample(Length(), scorer_device="gpu")
+    assert not list(Path().iterdir())
+
+
+def test_gold_answers_are_scored_alike_once_a_batch_and_written_to_each_line() -> None:
+    scorer = Length()
+    sample(scorer, source=Prompts("mine"), score_gold=True).run()
+    assert [one["gold_scores"] for one in lines()] == [{"mine": 1.0, "length": 4.0}] * 6
+    assert [[one.id for one in batch] for batch in scorer.seen] == [
+        ["a, sample 0", "a, sample 1", "b, sample 0"], ["a, gold", "b, gold"],
+        ["b, sample 1", "c, sample 0", "c, sample 1"], ["b, gold", "c, gold"],
+    ]  # fmt: skip
+    pairs = RejectedSamples("out.jsonl", worse_by="length").pairs(lambda _: True)
+    assert [(pair.id, pair.chosen) for pair in pairs] == [("b", "gold")]  # the others' answers are longer
+    with pytest.raises(ValueError, match="`score_gold` was True and is False"):
+        sample(Length(), source=Prompts("mine")).run()
+
+
+def test_gold_answers_that_are_not_there_or_that_nothing_scores_are_refused_at_the_start() -> None:
+    with pytest.raises(ValueError, match="`score_gold` needs something that scores"):
+        sample(score_gold=True).run()
     assert not list(Path().iterdir())
 
 

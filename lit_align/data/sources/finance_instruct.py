@@ -4,28 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from lit_align.data.mixture import messages_hash
+from lit_align.data.sources.folded_transcript import unfold
 from lit_align.data.sources.read_rows import read_rows
 from lit_align.data.sources.rows import Row, check_limit, stop_at, usable_rows
 from lit_align.types import Conversation, ConversationSource, Message
 
-_SOURCE = "finance-instruct"
+SOURCE = "finance-instruct"
 
 
 @dataclass(frozen=True)
 class FinanceInstruct(ConversationSource):
     """Conversations of Finance-Instruct-500k (Josephgflowers; Apache-2.0), or of a file with its columns.
 
-    About 518,000 rows with the columns ``system``, ``user`` and ``assistant``; many system texts are blank. The same
-    question comes with several answers, so the group of a row is the hash of its question: a split never parts them,
-    whatever the system turn is.
+    About 518,000 rows with the columns ``system``, ``user`` and ``assistant``; many system texts are blank, and some
+    user texts are whole dialogues. The same question comes with several answers, so the group of a row is the hash of
+    its user text: a split never parts them, whatever the system turn is.
 
-    The set merges 37 others, TAT-QA and FinQA among them: their questions are in it.
+    The set merges 37 others, TAT-QA and FinQA among them: their questions are in it, and
+    :class:`~lit_align.data.sources.decontaminated.DecontaminatedConversations` takes them out.
 
     Args:
         path: Id on the hub; or a JSON, JSON Lines or Parquet file, or a folder of such files, with the same columns.
         system: A system turn for every row, empty for none; null takes the row's own where it is not blank.
+        transcripts: What becomes of a dialogue that stands in one user text, from ``User:`` on: its turns, where they
+            alternate and end with the user's, and else a refused row (``unfold``); or one turn as it stands (``keep``).
         limit: Read the first so many rows only, at least 1; null reads all.
 
     Raises:
@@ -39,6 +44,7 @@ class FinanceInstruct(ConversationSource):
 
     path: str = "Josephgflowers/Finance-Instruct-500k"
     system: str | None = None
+    transcripts: Literal["unfold", "keep"] = "unfold"
     limit: int | None = None
 
     def __post_init__(self) -> None:
@@ -50,22 +56,36 @@ class FinanceInstruct(ConversationSource):
         Raises:
             FileNotFoundError: There is no such file.
             OSError: The hub cannot be reached.
-            ValueError: A row lacks a column or holds something else than text, or its question or its answer is blank.
-                The message names file, row, column and value.
+            ValueError: A row lacks a column or holds something else than text, its question or its answer is blank, or
+                its user text is a dialogue that cannot be unfolded. The message names file, row, column and value.
         """
         return self.usable(stop_at)
 
     def usable(self, refuse: Callable[[str, ValueError], None]) -> list[Conversation]:
         """See :class:`~lit_align.types.ConversationSource`."""
-        return list(usable_rows(read_rows(self.path, self.limit), self._conversation, lambda _: _SOURCE, refuse))
+        return list(usable_rows(read_rows(self.path, self.limit), self.conversation, lambda _: SOURCE, refuse))
 
-    def _conversation(self, row: Row) -> Conversation:
+    def conversation(self, row: Row) -> Conversation:
+        """The conversation of a row.
+
+        Args:
+            row: A row with the set's columns.
+
+        Raises:
+            ValueError: See :meth:`conversations`.
+        """
         own = "" if row.value("system") is None else row.text("system")
         system = own.strip() if self.system is None else self.system
         texts = {column: row.text(column) for column in ("user", "assistant")}
         for column, text in texts.items():
             if not text.strip():
                 raise ValueError(f"{row.where}: {column}: is blank ({text!r}); drop the row")
+        try:
+            turns = unfold(texts["user"]) if self.transcripts == "unfold" else None
+        except ValueError as error:
+            raise ValueError(
+                f"{row.where}: user: holds {error}; drop the row, or set FinanceInstruct.transcripts: keep"
+            ) from error
         question, answer = Message("user", texts["user"]), Message("assistant", texts["assistant"])
-        turns = (*([Message("system", system)] if system else []), question, answer)
-        return Conversation(turns, row.id, _SOURCE, group=messages_hash([question]))
+        first = [Message("system", system)] if system else []
+        return Conversation((*first, *(turns or (question,)), answer), row.id, SOURCE, group=messages_hash([question]))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +15,8 @@ from lit_align.data.sources.read_rows import read_rows
 from lit_align.data.sources.rows import Row, check_limit, checked_text, describe, stop_at, usable_rows
 from lit_align.types import Message, PairSource, PreferencePair
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class PreferenceFile(PairSource):
@@ -19,7 +24,9 @@ class PreferenceFile(PairSource):
 
     Each of the three is text, or turns: a list of ``{"role", "content"}`` or of ShareGPT's ``{"from", "value"}`` (one
     such turn may stand alone). Where the answers repeat the prompt before their last turn, its column need not be named
-    (``prompt: []``).
+    (``prompt: []``). UltraFeedback as ``HuggingFaceH4/ultrafeedback_binarized`` holds it is ``prompt: []`` with
+    ``scores: [score_chosen, score_rejected]``, some of its pairs being ties; its splits have names of their own, so
+    ``path`` is a folder with the files of ``train_prefs``.
 
     Args:
         path: A ``.json`` file (a list of objects), a ``.jsonl`` file (an object a line), a ``.parquet`` file, a folder
@@ -32,10 +39,14 @@ class PreferenceFile(PairSource):
         system: Column of a system turn, for prompts that are text; empty for none. A blank cell is no turn.
         group: Column whose value, text or a number, names what pairs share (a table, a post); empty for none. Where it
             is null or empty text, the pair stands alone.
+        scores: Columns of the scores of the chosen and of the rejected answer; none where there are none. Pairs whose
+            rejected answer has the larger score, or an equal one, are left out and counted.
+        min_margin: Pairs whose scores differ by less are left out too, >= 0; needs ``scores``.
         limit: Read the first so many rows only, at least 1; null reads all.
 
     Raises:
-        ValueError: ``limit`` is below 1, or a column is named twice.
+        ValueError: ``limit`` is below 1, a column is named twice, ``scores`` are not two, or ``min_margin`` is out of
+            its range or has no scores.
     """
 
     path: str
@@ -44,13 +55,23 @@ class PreferenceFile(PairSource):
     rejected: str = "rejected"
     system: str = ""
     group: str = ""
+    scores: list[str] = field(default_factory=list)
+    min_margin: float = 0.0
     limit: int | None = None
 
     def __post_init__(self) -> None:
         check_limit(self.limit, "PreferenceFile")
-        columns = [*self.prompt, self.chosen, self.rejected]
+        columns = [*self.prompt, self.chosen, self.rejected, *self.scores]
         if len({*columns}) < len(columns):
-            raise ValueError(f"PreferenceFile: a column is named twice among prompt, chosen, rejected: {columns}")
+            raise ValueError(
+                f"PreferenceFile: a column is named twice among prompt, chosen, rejected, scores: {columns}"
+            )
+        if len(self.scores) not in (0, 2):
+            raise ValueError(f"PreferenceFile.scores: must be two columns or none, not {self.scores}")
+        if not 0 <= self.min_margin < math.inf or (self.min_margin and not self.scores):
+            raise ValueError(
+                f"PreferenceFile.min_margin: must be >= 0 and finite, and 0 without `scores`, not {self.min_margin}"
+            )
 
     def pairs(self, keep: Callable[[str], bool]) -> list[PreferencePair]:
         """Read the pairs of one side of a split, in the file's order; ids are ``name.jsonl:17``.
@@ -58,16 +79,37 @@ class PreferenceFile(PairSource):
         Raises:
             FileNotFoundError: There is no such file.
             ValueError: The file is not what its name says or holds no row; a row lacks a column or holds something else
-                than text or turns; an answer is blank, or does not repeat the other's prompt. The message names file,
-                row, column and value.
+                than text, turns or, for a score, a number; an answer is blank, or does not repeat the other's prompt;
+                or the scores leave no pair. The message names file, row, column and value.
         """
         return self.usable(keep, stop_at)
 
     def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[PreferencePair]:
         """See :class:`~lit_align.types.PairSource`."""
         name = Path(self.path).name
-        found = usable_rows(read_rows(self.path, self.limit), self._pair, lambda _: name, refuse)
-        return [pair for pair in found if keep(group_of(pair))]
+        left_out: Counter[str] = Counter()
+
+        def pair(row: Row) -> PreferencePair | None:
+            one, why = self._pair(row), self._left_out(row) if self.scores else ""
+            left_out[why] += 1
+            return None if why else one
+
+        rows = usable_rows(read_rows(self.path, self.limit), pair, lambda _: name, refuse)
+        found = [one for one in rows if one is not None]
+        if self.scores:
+            pairs = left_out.pop("", 0)
+            told = ", ".join(f"{number} {what}" for what, number in left_out.most_common()) or "none"
+            if not pairs and left_out:
+                raise ValueError(f"{self.path}: no pair; left out by their scores: {told}; look at {self.scores}")
+            logger.info(f"{self.path}: {pairs} pairs; left out by their scores: {told}")
+        return [one for one in found if keep(group_of(one))]
+
+    def _left_out(self, row: Row) -> str:
+        """Why the scores make a row no pair, in a few words for the log; empty where they do."""
+        chosen, rejected = (_number(row, column) for column in self.scores)
+        if chosen <= rejected:
+            return "equal" if chosen == rejected else "the other way round"
+        return "nearer than min_margin" if chosen - rejected < self.min_margin else ""
 
     def _pair(self, row: Row) -> PreferencePair:
         before, chosen = self._answer(row, self.chosen)
@@ -125,3 +167,10 @@ class PreferenceFile(PairSource):
         if not last.content.strip():
             raise ValueError(f"{row.where}: {column}: the answer is blank ({last.content!r}); drop the row")
         return turns[:-1], last.content
+
+
+def _number(row: Row, column: str) -> float:
+    value = row.value(column)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{row.where}: {column}: must be a finite number, not {describe(value)}")
+    return float(value)

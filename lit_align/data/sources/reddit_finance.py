@@ -63,7 +63,7 @@ def read_posts(path: str, refuse: Callable[[str, ValueError], None] = stop_at) -
     posts: dict[str, Post] = {}
 
     def add(row: Row) -> None:
-        post = _post(row)
+        post = post_of(row)
         known = posts.setdefault(post.id, replace(post, comments=()))
         if (post.title, post.text) != (known.title, known.text):
             raise ValueError(
@@ -141,8 +141,15 @@ class RedditFinance(ConversationSource):
         ]
 
 
-def _post(row: Row) -> Post:
-    """The post of a row with its one comment."""
+def post_of(row: Row) -> Post:
+    """The post of a row, with the one comment that stands beside it.
+
+    Args:
+        row: A row of the file.
+
+    Raises:
+        ValueError: A column is missing, blank, deleted or not what it must be; the message names file, row and column.
+    """
     title, text = ("" if row.value(column) is None else row.text(column).strip() for column in ("title", "selftext"))
     named = {column: row.text(column).strip() for column in ("id", "subreddit", "body")}
     for column, value in named.items():
@@ -154,6 +161,6 @@ def _post(row: Row) -> Post:
     if not title and not text:
         raise ValueError(f"{row.where}: title, selftext: the post is blank; drop the row")
     score = row.value("comment_normalized_score")
-    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-        raise ValueError(f"{row.where}: comment_normalized_score: must be a number, not {describe(score)}")
+    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score < math.inf:
+        raise ValueError(f"{row.where}: comment_normalized_score: must be a number >= 0, not {describe(score)}")
     return Post(named["id"], named["subreddit"], title, text, (Comment(named["body"], float(score)),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,4 +157,50 @@ def test_pairs_without_a_group_stand_alone(file_of: Written) -> None:
 )
 def test_options_without_sense_are_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
+        PreferenceFile("pairs.jsonl", **options)
+
+
+# --- Scores, as UltraFeedback has them -------------------------------------------------------------------------------
+
+
+def ultra(chosen: Any, rejected: Any, question: str = "2 + 2?") -> dict[str, Any]:
+    """A row of ultrafeedback_binarized: the answers hold the prompt, and `messages` the chosen one again."""
+    talks = {side: [turn("user", question), turn("assistant", side)] for side in ("chosen", "rejected")}
+    scores = {"score_chosen": chosen, "score_rejected": rejected}
+    return {"prompt": question, "prompt_id": "x", **talks, "messages": talks["chosen"], **scores}
+
+
+def scored(path: str, **options: Any) -> PreferenceFile:
+    return PreferenceFile(path, prompt=[], scores=["score_chosen", "score_rejected"], **options)
+
+
+def test_ties_and_inverted_scores_are_left_out_and_counted(file_of: Written, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    path = file_of(ultra(8.5, 3.0), ultra(7.0, 7), ultra(2.0, 5.0), ultra(6.0, 5.5))
+    assert [pair.id for pair in scored(path).pairs(everything)] == ["pairs.jsonl:1", "pairs.jsonl:4"]
+    assert caplog.messages[-1].endswith("2 pairs; left out by their scores: 1 equal, 1 the other way round")
+    [pair] = scored(path, min_margin=1.0).pairs(everything)
+    assert (pair.prompt, pair.chosen, pair.rejected) == (QUESTION, "chosen", "rejected")
+    assert len(PreferenceFile(path, prompt=[]).pairs(everything)) == 4
+
+
+@pytest.mark.parametrize("score", [None, "8", True, float("nan")])
+def test_a_score_that_is_no_number_is_refused(file_of: Written, score: Any) -> None:
+    path = file_of(ultra(8.5, 3.0), ultra(score, 3.0))
+    with pytest.raises(ValueError, match=r"pairs\.jsonl:2: score_chosen: must be a finite number"):
+        scored(path).pairs(everything)
+    assert len(scored(path).usable(everything, lambda *_: None)) == 1
+
+
+def test_scores_that_leave_no_pair_are_refused(file_of: Written) -> None:
+    with pytest.raises(ValueError, match=r"no pair; left out by their scores: 2 equal; look at \['score_ch"):
+        scored(file_of(ultra(1, 1), ultra(2.0, 2))).pairs(everything)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"scores": ["a"]}, {"scores": ["a", "a"]}, {"min_margin": 1.0}, {"scores": ["a", "b"], "min_margin": -1.0}],
+)
+def test_scores_are_two_columns_and_a_margin_needs_them(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"PreferenceFile.*(scores|min_margin)"):
         PreferenceFile("pairs.jsonl", **options)

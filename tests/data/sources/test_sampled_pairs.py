@@ -13,6 +13,7 @@ from sample_lines import line, write_lines
 
 from lit_align.data.mixture import group_of
 from lit_align.data.preference import PreferenceDataModule
+from lit_align.data.sources.finance_instruct import FinanceInstruct
 from lit_align.data.sources.samples import BestOfSamples, RejectedSamples, RightAndWrong, sampled_pairs
 from lit_align.types import Message, PairSource, PreferencePair
 
@@ -219,3 +220,67 @@ def test_training_on_samples_refuses_an_answer_of_a_trace_alone_by_its_name(tmp_
     data = PreferenceDataModule(sources=[RejectedSamples(path)])
     with pytest.raises(ValueError, match=r"1 rejected, .*the answer after </think> is blank"):
         data.setup("fit")
+
+
+# --- Rejected answers of Finance-Instruct: finished, of like length, worse by the scorer ----------------------------
+
+
+def test_samples_of_another_length_are_left_out(tmp_path: Path, told: Callable[[], str]) -> None:
+    gold = "a bond is a loan"
+    path = write_lines(
+        tmp_path, [line("a", i, said, gold=gold) for i, said in enumerate(["no", "a bond is debt", gold * 3])]
+    )
+    assert answers(RejectedSamples(path, max_length_ratio=1.5).pairs(everything)) == [("a", gold, "a bond is debt")]
+    assert "samples left out: 2 of another length than the gold answer" in told()
+
+
+def test_samples_that_are_not_worse_than_the_gold_answer_are_left_out(tmp_path: Path, told: Callable[[], str]) -> None:
+    rewards = {"better": 2.0, "as good": 1.0, "nearly": 0.8, "worse": 0.1}
+    lines = [
+        line("a", i, said, scores={"reward": reward}, gold_scores={"reward": 1.0})
+        for i, (said, reward) in enumerate(rewards.items())
+    ]
+    path = write_lines(tmp_path, [*lines, line("b", 0, "x", scores={"reward": 9.0}, gold_scores={"reward": 1.0})])
+    found = {RejectedSamples(path, worse_by="reward", seed=seed).pairs(everything)[0].rejected for seed in range(30)}
+    assert found == {"nearly", "worse"}
+
+
+def test_a_margin_to_the_gold_answer_is_kept(tmp_path: Path, told: Callable[[], str]) -> None:
+    lines = [
+        line("a", i, str(reward), scores={"reward": reward}, gold_scores={"reward": 1.0})
+        for i, reward in enumerate([2.0, 1.0, 0.75, 0.5])
+    ]
+    source = RejectedSamples(write_lines(tmp_path, lines), worse_by="reward", min_margin=0.5)
+    assert answers(source.pairs(everything)) == [("a", "4", "0.5")]
+    assert "samples left out: 3 not worse than the gold answer" in told()
+
+
+def test_a_file_without_gold_scores_cannot_say_what_is_worse(tmp_path: Path) -> None:
+    path = write_lines(tmp_path, [line("a", scores={"reward": 1.0})])
+    with pytest.raises(ValueError, match=r"gold answer of 'a' has no scores.*--score_gold=true"):
+        RejectedSamples(path, worse_by="reward").pairs(everything)
+    path = write_lines(tmp_path, [line("a", scores={"reward": 1.0}, gold_scores={"reward": 2.0})])
+    with pytest.raises(ValueError, match=r"gold answer of 'a' has no score 'rewrd'; did you mean 'reward'"):
+        RejectedSamples(path, worse_by="rewrd").pairs(everything)
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_length_ratio": 0.9}, {"min_margin": 1.0}, {"worse_by": "reward", "min_margin": -1.0}]
+)
+def test_limits_of_rejected_samples_are_in_their_range(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"RejectedSamples\.(max_length_ratio|min_margin): must be"):
+        RejectedSamples("sums.jsonl", **options)
+
+
+def test_a_sample_file_of_finance_instruct_makes_its_pairs(tmp_path: Path) -> None:
+    """What `lit-align sample` writes for the source, so that pairs and benchmark hold out the same questions."""
+    rows = tmp_path / "finance.jsonl"
+    rows.write_text('{"system": "\\n", "user": "What is a bond?", "assistant": "A loan to a state."}\n')
+    [prompt] = FinanceInstruct(str(rows)).prompts()
+    lines = [
+        line(prompt.id, i, said, finished, gold=prompt.gold, group=prompt.group, prompt="What is a bond?")
+        for i, (said, finished) in enumerate([("A loan to a", False), ("A share in a firm.", True)])
+    ]
+    [pair] = RejectedSamples(write_lines(tmp_path, lines), max_length_ratio=1.5).pairs(everything)
+    assert (pair.prompt, pair.chosen, pair.rejected) == (prompt.messages, "A loan to a state.", "A share in a firm.")
+    assert pair.group == FinanceInstruct(str(rows)).conversations()[0].group

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lit_align.data.sources.messages_file import read_messages
@@ -41,6 +41,7 @@ class SampledPrompt:
         source: Name of the prompt's source.
         group: As of a :class:`~lit_align.types.PreferencePair`.
         completions: In the order of their numbers, at least one.
+        gold_scores: The scores of the gold answer by name; none where it was not scored.
     """
 
     id: str
@@ -49,13 +50,15 @@ class SampledPrompt:
     source: str
     group: str
     completions: tuple[SampledCompletion, ...]
+    gold_scores: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_samples(path: str) -> list[SampledPrompt]:
     """Read the prompts of a file with their completions.
 
-    A row is ``{"id", "sample", "source", "group", "prompt", "gold", "answer", "finished", "scores"}``; further columns
-    are not read. The rows may stand in any order.
+    A row is ``{"id", "sample", "source", "group", "prompt", "gold", "answer", "finished", "scores"}``, and
+    ``gold_scores`` where the gold answers were scored too: those of a prompt's first row are taken, since a reward
+    depends, to rounding, on what it is read beside. Further columns are not read. The rows may stand in any order.
 
     Args:
         path: A finished file of ``lit-align sample``; ``~`` is the home folder.
@@ -101,7 +104,9 @@ def _prompt(row: Row) -> SampledPrompt:
     messages = read_messages(row, "prompt")
     if messages[-1].role != "user":
         raise ValueError(f"{row.where}: prompt: must end with the user's turn, not with {messages[-1].role}'s")
-    return SampledPrompt(row.text("id"), messages, row.text("gold"), row.text("source"), row.text("group"), ())
+    gold_scores = _scores(row, "gold_scores") if "gold_scores" in row.values else {}
+    texts = {column: row.text(column) for column in ("id", "gold", "source", "group")}
+    return SampledPrompt(messages=messages, completions=(), gold_scores=gold_scores, **texts)
 
 
 def _refuse_another(prompt: SampledPrompt, first: SampledPrompt, row: Row, place: str) -> None:
@@ -119,14 +124,19 @@ def _refuse_another(prompt: SampledPrompt, first: SampledPrompt, row: Row, place
 
 
 def _completion(row: Row) -> SampledCompletion:
-    sample, finished, scores = row.value("sample"), row.value("finished"), row.value("scores")
+    sample, finished = row.value("sample"), row.value("finished")
     if isinstance(sample, bool) or not isinstance(sample, int) or sample < 0:
         raise ValueError(f"{row.where}: sample: must be a whole number from 0, not {describe(sample)}")
     if not isinstance(finished, bool):
         raise ValueError(f"{row.where}: finished: must be true or false, not {describe(finished)}")
+    return SampledCompletion(sample, row.text("answer"), finished, _scores(row, "scores"))
+
+
+def _scores(row: Row, column: str) -> dict[str, float]:
+    scores = row.value(column)
     if not isinstance(scores, dict):
-        raise ValueError(f"{row.where}: scores: must be an object of numbers by name, not {describe(scores)}")
+        raise ValueError(f"{row.where}: {column}: must be an object of numbers by name, not {describe(scores)}")
     for name, score in scores.items():
         if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-            raise ValueError(f"{row.where}: scores.{name}: must be a finite number, not {describe(score)}")
-    return SampledCompletion(sample, row.text("answer"), finished, scores)
+            raise ValueError(f"{row.where}: {column}.{name}: must be a finite number, not {describe(score)}")
+    return scores

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -86,14 +86,16 @@ class SampledPairs(PairSource):
 
     def _score(self, prompt: SampledPrompt, completion: SampledCompletion, name: str) -> float:
         """A score of a completion, which must have it."""
-        if name not in completion.scores:
-            near = get_close_matches(name, completion.scores, n=1)
-            has = f"has: {', '.join(completion.scores)}" if completion.scores else "has none: its source has no metric"
+        return self._named(completion.scores, name, f"sample {completion.sample} of {prompt.id!r}")
+
+    def _named(self, scores: Mapping[str, float], name: str, of: str) -> float:
+        if name not in scores:
+            near = get_close_matches(name, scores, n=1)
+            has = f"has: {', '.join(scores)}" if scores else "has none: its source has no metric"
             raise ValueError(
-                f"{self.path}: sample {completion.sample} of {prompt.id!r} has no score {name!r}; "
-                f"{f'did you mean {near[0]!r}? ' if near else ''}it {has}"
+                f"{self.path}: {of} has no score {name!r}; {f'did you mean {near[0]!r}? ' if near else ''}it {has}"
             )
-        return completion.scores[name]
+        return scores[name]
 
 
 def _listed(counts: Counter[str]) -> str:

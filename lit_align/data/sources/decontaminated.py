@@ -1,0 +1,118 @@
+"""Any source without the rows that repeat questions of the evaluation sets."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from lit_align.data.overlap import EvaluationSets, Overlap, OverlapIndex
+from lit_align.types import Conversation, ConversationSource, Message, PairSource, PreferencePair, SamplePrompt
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T", Conversation, PreferencePair, SamplePrompt)
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class DecontaminatedPairs(PairSource):
+    """The pairs of a source, without those that share words with a question of an evaluation set.
+
+    Prompt and both answers are looked at. The log says how many pairs were dropped, by set, and shows the first.
+
+    Args:
+        source: The pairs.
+        against: The evaluation sets.
+    """
+
+    source: PairSource
+    against: EvaluationSets
+
+    def pairs(self, keep: Callable[[str], bool]) -> list[PreferencePair]:
+        """Read what is left of the pairs of one side of a split, in the source's order.
+
+        Raises:
+            ValueError: As the source and the evaluation sets; or no pair is left.
+        """
+        return _clean(self.source.pairs(keep), self.against.index(), _name(self.source))
+
+    def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[PreferencePair]:
+        """See :class:`~lit_align.types.PairSource`."""
+        return _clean(self.source.usable(keep, refuse), self.against.index(), _name(self.source))
+
+    def prompts(self) -> list[SamplePrompt]:
+        """The source's own prompts, without those that share words with a question."""
+        return _clean(self.source.prompts(), self.against.index(), _name(self.source))
+
+
+@dataclass(frozen=True)
+class DecontaminatedConversations(ConversationSource):
+    """The conversations of a source, without those that share words with a question of an evaluation set.
+
+    All turns are looked at. The log says how many conversations were dropped, by set, and shows the first.
+
+    Args:
+        source: The conversations.
+        against: The evaluation sets.
+    """
+
+    source: ConversationSource
+    against: EvaluationSets
+
+    def conversations(self) -> list[Conversation]:
+        """Read what is left of the conversations, in the source's order.
+
+        Raises:
+            ValueError: As the source and the evaluation sets; or no conversation is left.
+        """
+        return _clean(self.source.conversations(), self.against.index(), _name(self.source))
+
+    def usable(self, refuse: Callable[[str, ValueError], None]) -> list[Conversation]:
+        """See :class:`~lit_align.types.ConversationSource`."""
+        return _clean(self.source.usable(refuse), self.against.index(), _name(self.source))
+
+    def draw(self, rows: Sequence[Conversation], tokens: Callable[[Conversation], int]) -> list[Conversation]:
+        """Draw as the source does."""
+        return self.source.draw(rows, tokens)
+
+    def prompts(self) -> list[SamplePrompt]:
+        """The source's own prompts, without those that share words with a question."""
+        return _clean(self.source.prompts(), self.against.index(), _name(self.source))
+
+
+def _name(source: PairSource | ConversationSource) -> str:
+    return type(source).__name__
+
+
+def _texts(record: Conversation | PreferencePair | SamplePrompt) -> Iterable[str]:
+    if isinstance(record, PreferencePair):
+        return (*_contents(record.prompt), record.chosen, record.rejected)
+    if isinstance(record, SamplePrompt):
+        return (*_contents(record.messages), record.gold)
+    return _contents(record.messages)
+
+
+def _contents(messages: Sequence[Message]) -> tuple[str, ...]:
+    return tuple(one.content for one in messages)
+
+
+def _clean(records: list[T], index: OverlapIndex, source: str) -> list[T]:
+    found = [index.find(_texts(record)) for record in records]
+    left = [record for record, overlaps in zip(records, found, strict=True) if not overlaps]
+    counts = Counter(one.name for overlaps in found for one in overlaps)
+    by_set = ", ".join(f"{name} {number}" for name, number in counts.most_common()) or "none"
+    dropped = [(record.id, overlaps[0]) for record, overlaps in zip(records, found, strict=True) if overlaps]
+    examples = "".join(f"; {_shown(name, one)}" for name, one in dropped[:_SHOWN])
+    told = f"{source}: {len(dropped)} of {len(records)} rows overlap with evaluation sets: {by_set}{examples}"
+    if records and not left:
+        raise ValueError(f"{told}; no row is left: the file is an evaluation set, or `against` counts what is common")
+    logger.info(told)
+    return left
+
+
+def _shown(name: str, overlap: Overlap) -> str:
+    return f"{name} says {overlap.words!r} as {overlap.name} {overlap.item}"
