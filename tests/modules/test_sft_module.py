@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import lightning as L  # noqa: N812  the name that its users know
@@ -54,6 +55,12 @@ def cut(groups: Sequence[list[TokenPath]], sizes: Sequence[int]) -> Window:
     return Window(tuple(TokenForest.build(part) for part in parts), 0, ())
 
 
+def name_sources(module: SFTModule, *names: str) -> None:
+    """Attach what the module asks of Lightning's trainer outside of a run: the names for its log."""
+    data = SimpleNamespace(source_names=("", *names), windows_per_epoch=1)
+    module.trainer = SimpleNamespace(datamodule=data, global_step=0)  # type: ignore[assignment]
+
+
 @pytest.fixture
 def exact(random_qwen3: str, monkeypatch: pytest.MonkeyPatch) -> SFTModule:
     """A module in float64, its adapter no longer that of step 0, without the float32 island in the norms."""
@@ -66,6 +73,7 @@ def exact(random_qwen3: str, monkeypatch: pytest.MonkeyPatch) -> SFTModule:
     monkeypatch.setattr(Qwen3RMSNorm, "forward", norm)
     module = SFTModule(random_qwen3, Weights(dtype="float32"), LoRA(rank=4, alpha=8))
     module.configure_model()
+    name_sources(module)
     module.double()
     generator = torch.Generator().manual_seed(3)
     for parameter in module.policy.adapter_parameters().values():
@@ -180,6 +188,7 @@ def test_at_equality_the_divergence_and_its_gradient_are_exactly_zero(random_qwe
         module = SFTModule(random_qwen3, Weights(dtype=dtype), LoRA(rank=4, dropout=0.3))
         module.configure_model()
         module.anchor = KLAnchor(ReverseKL(), coef=1.0, text="replayed")
+        name_sources(module)
         replayed = [group for group in window_of_talks(seed=1) if not group[0].weight]
         window = cut(replayed, (len(replayed),))
         loss, gradient = window_gradient(module, window)
