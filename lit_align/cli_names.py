@@ -14,6 +14,7 @@ from lit_align.data.sources.prompt_completion_file import PromptCompletionFile
 from lit_align.data.sources.reddit_finance import RedditFinance
 from lit_align.data.sources.samples import BestOfSamples, RejectedSamples, RightAndWrong
 from lit_align.data.sources.scale_answers import ScalePairs
+from lit_align.data.sources.skill_pairs import SkillPairs
 from lit_align.data.sources.t_wix import TWix
 from lit_align.data.sources.table_skills import TableSkills
 from lit_align.data.sources.tat_qa.conversations import TATQAAnswers
@@ -50,5 +51,5 @@ SHORT_NAMES = (
     PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark, PreferredAnswers,
     PromptCompletionFile, RatedFile, RedditFinance, RedditReplyBenchmark, ReferenceScorer, RejectedSamples,
     ReverseKL, RewardModelScorer, RightAndWrong, SampledNegatives, ScalePairs, ScoredAnswersBenchmark,
-    SFTDataModule, SFTModule, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
+    SFTDataModule, SFTModule, SkillPairs, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
 )  # fmt: skip

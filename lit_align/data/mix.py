@@ -13,6 +13,8 @@ from difflib import get_close_matches
 from itertools import cycle
 from typing import Literal, TypeVar
 
+from tqdm import tqdm
+
 from lit_align.data.mixture import draw, group_of
 from lit_align.types import Conversation, PreferencePair
 
@@ -105,15 +107,15 @@ class Mix:
         supply = {name: _ending(name, pool, ended) for name, pool in self._supply(pools, shares, weigh).items()}
         epoch = draw(supply, shares, self.size or sys.maxsize, weigh)
         drawn = {name: [one for one in epoch if self._key(one.source) == name] for name in pools}
-        self._tell(pools, drawn, shares, weigh)
+        sizes = {name: sum(map(weigh, some)) for name, some in drawn.items()}
+        self._tell(pools, drawn, sizes, shares)
         if self.size and len(epoch) < self.size:
             [short] = ended
             raise ValueError(
-                f"`data.mix` cannot be met: {len(epoch)} examples keep the weights, {self.size - len(epoch)} fewer than "
-                f"`size` = {self.size}, for {short!r} is to be {shares[short]:.1%} and has {len(drawn[short])} usable "
-                "examples; lower `size`, change the weights, or set `by: repeat`"
+                f"`data.mix` cannot be met: {len(epoch)} examples keep the weights, {self.size - len(epoch)} fewer "
+                f"than `size` = {self.size}, for {short!r} is to be {shares[short]:.1%} and has {len(drawn[short])} "
+                "usable examples; lower `size`, change the weights, or set `by: repeat`"
             )
-        sizes = {name: sum(map(weigh, drawn[name])) for name in pools}
         refuse_other_shares(sizes, shares, max(map(weigh, epoch)), self.of)
         return epoch
 
@@ -161,18 +163,18 @@ class Mix:
         self,
         pools: Mapping[str, list[Record]],
         drawn: Mapping[str, list[Record]],
+        sizes: Mapping[str, int],
         shares: Mapping[str, float],
-        weigh: Callable[[Record], int],
     ) -> None:
-        examples = sum(map(len, drawn.values()))
-        counted = sum(weigh(one) for some in drawn.values() for one in some)
+        examples, total = sum(map(len, drawn.values())), sum(sizes.values())
         for name, some in drawn.items():
             most = max(Counter(map(id, some)).values(), default=0)
-            logger.info(
-                f"training mix: {name}: {len(some)} of {examples} examples, "
-                f"{sum(map(weigh, some)) / counted:.2%} of the {self.of} (asked for: {shares[name]:.2%}); "
-                f"{len({*map(id, some)})} of its {len(pools[name])}" + (f", up to {most} times" if most > 1 else "")
-            )
+            with tqdm.external_write_mode():  # the bar of the tokenising is still open
+                logger.info(
+                    f"training mix: {name}: {len(some)} of {examples} examples, "
+                    f"{sizes[name] / total:.2%} of the {self.of} (asked for: {shares[name]:.2%}); "
+                    f"{len({*map(id, some)})} of its {len(pools[name])}" + (f", up to {most} times" if most > 1 else "")
+                )
 
 
 def _ending(name: str, pool: Iterable[Record], ended: list[str]) -> Iterator[Record]:
@@ -216,8 +218,8 @@ def _refuse_shared_names(sources: Sequence[Sequence[Record]]) -> None:
         for name in dict.fromkeys(one.source for one in source):
             if (other := first.setdefault(name, number)) != number:
                 raise ValueError(
-                    f"`data.sources`: number {other} and number {number} have one name, {name!r}, and `data.mix` cannot "
-                    "tell them apart; give one file another name, or make them one source"
+                    f"`data.sources`: number {other} and number {number} have one name, {name!r}, and `data.mix` "
+                    "cannot tell them apart; give one file another name, or make them one source"
                 )
 
 

@@ -45,7 +45,8 @@ def source_metrics(sums: Tensor, sources: Sequence[str]) -> dict[str, Tensor | f
         ``by_source/NAME/``; else nothing.
 
     Example:
-        >>> found = source_metrics(torch.tensor([30.0, 45.0, 15.0, 10.0, 5.0, 9.0], dtype=torch.float64), ["reddit", "finance"])
+        >>> sums = torch.tensor([30.0, 45.0, 15.0, 10.0, 5.0, 9.0], dtype=torch.float64)
+        >>> found = source_metrics(sums, ["reddit", "finance"])
         >>> {key: float(value) for key, value in found.items() if "finance" in key}  # doctest: +NORMALIZE_WHITESPACE
         {'by_source/finance/share': 0.25, 'by_source/finance/nll': 0.5,
          'by_source/finance/mean_token_accuracy': 0.9}
