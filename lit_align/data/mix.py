@@ -42,7 +42,8 @@ class Mix:
             share is a weight over their sum. ``tat-qa`` stands for all names that begin with ``tat-qa/`` together.
         of: Whether shares are of ``examples`` (conversations or pairs) or of trained ``tokens``.
         by: How the weights are met. ``subsample`` draws no example twice, and ends where a source has run out;
-            ``repeat`` goes through the smaller sources again, until each example of each source was drawn.
+            ``repeat`` goes through the smaller sources again, and ends where the one that is largest for its weight was
+            drawn whole.
         size: Examples an epoch, >= 1; null makes it as long as ``by`` says.
         seed: Seed of the draw, apart from ``data.seed`` so that runs with several seeds train the same examples.
 
@@ -106,6 +107,8 @@ class Mix:
         ended: list[str] = []
         supply = {name: _ending(name, pool, ended) for name, pool in self._supply(pools, shares, weigh).items()}
         epoch = draw(supply, shares, self.size or sys.maxsize, weigh)
+        if ended:
+            self._cut_back(epoch, ended[0], shares, weigh)
         drawn = {name: [one for one in epoch if self._key(one.source) == name] for name in pools}
         sizes = {name: sum(map(weigh, some)) for name, some in drawn.items()}
         self._tell(pools, drawn, sizes, shares)
@@ -158,6 +161,15 @@ class Mix:
             longest = max(pools, key=lambda name: sum(map(weigh, pools[name])) / shares[name])
             endless[longest] = pools[longest]
         return endless
+
+    def _cut_back(
+        self, epoch: list[Record], ended: str, shares: Mapping[str, float], weigh: Callable[[Record], int]
+    ) -> None:
+        """Take back what was drawn after the end of a source in the hope of more of it."""
+        enough = sum(weigh(one) for one in epoch if self._key(one.source) == ended) / shares[ended]
+        total = sum(map(weigh, epoch))
+        while self._key(epoch[-1].source) != ended and total - weigh(epoch[-1]) >= enough * (1 - 1e-9):
+            total -= weigh(epoch.pop())
 
     def _tell(
         self,
