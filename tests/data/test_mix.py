@@ -242,7 +242,7 @@ def lose_rounding(pools: Pools, shares: Mapping[str, float], size: int, weigh: C
     """Whole numbers of all but the last source are cut off; it gets what is left."""
     *most, last = pools
     drawn = [one for name in most for one in islice(pools[name], int(shares[name] * 40))]
-    return drawn + [*islice(pools[last], 40 - len(drawn))]
+    return [*drawn, *islice(pools[last], 40 - len(drawn))]
 
 
 @pytest.mark.parametrize("fault", [shrink_one_side, take_all, lose_rounding])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -205,6 +205,45 @@ def test_counts_are_those_of_tokens(random_qwen3: str) -> None:
     answers = [(path, int((path.classes == 1).sum())) for group in groups for path in group]
     trained = sum(number for path, number in answers if path.weight)
     assert module.counts(cut(groups, (6,))).tolist() == [trained, sum(min(2, number) for _, number in answers)]
+
+
+def test_sums_by_source_are_those_of_its_conversations_alone_and_leave_out_what_is_replayed(exact: SFTModule) -> None:
+    name_sources(exact, "a", "b")
+    groups = [
+        [replace(path, source=("a", "b", "a", "b", "replayed", "replayed")[number]) for path in paths]
+        for number, paths in enumerate(window_of_talks(seed=5))
+    ]
+
+    def metrics(groups: Sequence[list[TokenPath]], sizes: Sequence[int]) -> dict[str, float]:
+        window = cut(groups, sizes)
+        counts = exact.counts(window)
+        sums = torch.stack([exact.forest_loss(forest, counts, 0)[1] for forest in window.forests]).sum(0)
+        return {key: float(value) for key, value in exact.window_metrics(sums, counts).items()}
+
+    whole = metrics(groups, (2, 1, 3))
+    parts = {name: [group for group in groups if group[0].source == name] for name in "ab"}
+    tokens = {name: sum((path.classes == 1).sum() for group in part for path in group) for name, part in parts.items()}
+    for name, part in parts.items():
+        alone = metrics(part, (len(part),))
+        for key in ("nll", "mean_token_accuracy"):
+            assert whole[f"by_source/{name}/{key}"] == pytest.approx(alone[key], rel=1e-9)
+        assert whole[f"by_source/{name}/share"] == pytest.approx(tokens[name] / sum(tokens.values()))
+    assert {key.split("/")[1] for key in whole if "/" in key} == {"a", "b"}
+
+    trained = [group for group in groups if group[0].weight]
+    totals = torch.stack([exact.validation_sums(forest) for forest in cut(trained, (1, 3)).forests]).sum(0)
+    validated = exact.validation_metrics(totals)
+    for key in ("nll", "share"):
+        for name in "ab":
+            assert float(validated[f"by_source/{name}/{key}"]) == pytest.approx(whole[f"by_source/{name}/{key}"])
+
+
+def test_a_run_with_one_source_logs_nothing_by_source(exact: SFTModule) -> None:
+    groups = window_of_talks(seed=5)
+    window = cut(groups, (6,))
+    counts = exact.counts(window)
+    _, sums = exact.forest_loss(window.forests[0], counts, 0)
+    assert not [key for key in exact.window_metrics(sums, counts) if "by_source" in key]
 
 
 # ---------------------------------------------------------------------- whole runs
