@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import sys
 from collections import Counter
@@ -13,12 +12,8 @@ from difflib import get_close_matches
 from itertools import cycle
 from typing import Literal, TypeVar
 
-from tqdm import tqdm
-
 from lit_align.data.mixture import draw, group_of
 from lit_align.types import Conversation, PreferencePair
-
-logger = logging.getLogger(__name__)
 
 Record = TypeVar("Record", Conversation, PreferencePair)
 
@@ -75,13 +70,18 @@ class Mix:
                 )
         if self.size is not None and self.size < 1:
             raise ValueError(f"`data.mix.size` must be >= 1, or null, got {self.size}")
+        # The order of the keys decides ties and stands in the identity of a run; in a file it means nothing.
+        object.__setattr__(self, "weights", dict(sorted(self.weights.items())))
 
-    def drawn(self, sources: Sequence[Sequence[Record]], tokens: Callable[[Record], int]) -> list[Record]:
+    def drawn(
+        self, sources: Sequence[Sequence[Record]], tokens: Callable[[Record], int], say: Callable[[str], None]
+    ) -> list[Record]:
         """Draw an epoch.
 
         Args:
             sources: The training examples of each of ``data.sources``.
             tokens: Trained tokens of an example, 0 for one that is dropped; asking for it tokenises the example.
+            say: Logs a line.
 
         Returns:
             The examples of an epoch; one that is repeated occurs several times, as the same object.
@@ -111,7 +111,8 @@ class Mix:
             self._cut_back(epoch, ended[0], shares, weigh)
         drawn = {name: [one for one in epoch if self._key(one.source) == name] for name in pools}
         sizes = {name: sum(map(weigh, some)) for name, some in drawn.items()}
-        self._tell(pools, drawn, sizes, shares)
+        for line in self._account(pools, drawn, sizes, shares):
+            say(line)
         if self.size and len(epoch) < self.size:
             [short] = ended
             raise ValueError(
@@ -171,22 +172,23 @@ class Mix:
         while self._key(epoch[-1].source) != ended and total - weigh(epoch[-1]) >= enough * (1 - 1e-9):
             total -= weigh(epoch.pop())
 
-    def _tell(
+    def _account(
         self,
         pools: Mapping[str, list[Record]],
         drawn: Mapping[str, list[Record]],
         sizes: Mapping[str, int],
         shares: Mapping[str, float],
-    ) -> None:
+    ) -> Iterator[str]:
+        """A line for each source: what is drawn of it, and the share that this makes."""
         examples, total = sum(map(len, drawn.values())), sum(sizes.values())
-        for name, some in drawn.items():
-            most = max(Counter(map(id, some)).values(), default=0)
-            with tqdm.external_write_mode():  # the bar of the tokenising is still open
-                logger.info(
-                    f"training mix: {name}: {len(some)} of {examples} examples, "
-                    f"{sizes[name] / total:.2%} of the {self.of} (asked for: {shares[name]:.2%}); "
-                    f"{len({*map(id, some)})} of its {len(pools[name])}" + (f", up to {most} times" if most > 1 else "")
-                )
+        for name, pool in pools.items():
+            times = Counter(map(id, drawn[name])).values()
+            most = max(times, default=0)
+            yield (
+                f"mix: {name}: {len(drawn[name])} of {examples} examples, "
+                f"{sizes[name] / total:.2%} of the {self.of} (asked for: {shares[name]:.2%}); "
+                f"{len(times)} of its {len(pool)}" + (f", up to {most} times" if most > 1 else "")
+            )
 
 
 def _ending(name: str, pool: Iterable[Record], ended: list[str]) -> Iterator[Record]:

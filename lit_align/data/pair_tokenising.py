@@ -48,6 +48,10 @@ class PairTokenising:
         paths = self._paths(pair)
         return 0 if paths is None else sum(int((path.classes == TokenClass.ANSWER).sum()) for path in paths)
 
+    def say(self, line: str) -> None:
+        """Log a line about this part of the data."""
+        self._report.say(line)
+
     def trees(self, pairs: Iterable[PreferencePair]) -> list[Tree]:
         """Trees of the groups, in the order of their first pairs; says what was kept, cut, dropped and split.
 

@@ -55,6 +55,10 @@ class Tokenising:
         tree = self._tree(conversation)
         return 0 if tree is None else sum(int((path.classes == TokenClass.ANSWER).sum()) for path in tree.paths)
 
+    def say(self, line: str) -> None:
+        """Log a line about this part of the data."""
+        self._report.say(line)
+
     def trees(self, conversations: Iterable[Conversation]) -> list[Tree]:
         """Trees of the conversations that fit; says what was kept, cut and dropped, by source.
 

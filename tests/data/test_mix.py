@@ -35,6 +35,10 @@ def one_token(one: Any) -> int:
     return 1
 
 
+def silent(line: str) -> None:
+    pass
+
+
 def counts(epoch: Sequence[Conversation]) -> dict[str, int]:
     return dict(Counter(one.source for one in epoch))
 
@@ -60,25 +64,34 @@ def counts(epoch: Sequence[Conversation]) -> dict[str, int]:
     ids=str,
 )
 def test_the_epoch_is_the_one_computed_by_hand(mix: Mix, sizes: dict[str, int], expected: dict[str, int]) -> None:
-    assert counts(mix.drawn([talks(name, size) for name, size in sizes.items()], one_token)) == expected
+    assert counts(mix.drawn([talks(name, size) for name, size in sizes.items()], one_token, silent)) == expected
+
+
+def test_the_order_of_the_weights_in_the_file_means_nothing() -> None:
+    one, other = Mix({"a": 1, "b": 1, "c": 1}, size=10), Mix({"c": 1, "b": 1, "a": 1}, size=10)
+    sources = [talks(name, 10) for name in "abc"]
+    assert one.drawn(sources, one_token, silent) == other.drawn(sources, one_token, silent)
+    assert repr(one) == repr(other)
 
 
 def test_shares_may_be_of_trained_tokens() -> None:
     sources = [talks("long", 20), talks("short", 100)]
-    epoch = Mix({"long": 0.5, "short": 0.5}, of="tokens").drawn(sources, lambda one: 10 if one.source == "long" else 1)
+    epoch = Mix({"long": 0.5, "short": 0.5}, of="tokens").drawn(
+        sources, lambda one: 10 if one.source == "long" else 1, silent
+    )
     assert counts(epoch) == {"long": 10, "short": 100}
 
 
 def test_a_weight_may_stand_for_all_names_under_it() -> None:
     sources = [[*talks("tat-qa/span", 6), *talks("tat-qa/count", 2)], talks("chat", 50)]
-    assert counts(Mix({"tat-qa": 1, "chat": 2}).drawn(sources, one_token)) == {
+    assert counts(Mix({"tat-qa": 1, "chat": 2}).drawn(sources, one_token, silent)) == {
         "tat-qa/span": 6, "tat-qa/count": 2, "chat": 16,
     }  # fmt: skip
 
 
 def test_what_does_not_fit_is_passed_over_and_others_are_drawn_in_its_place() -> None:
     sources = [talks("a", 20), talks("b", 8)]
-    epoch = Mix({"a": 1, "b": 1}).drawn(sources, lambda one: int(one.id.split(":")[1]) % 2)
+    epoch = Mix({"a": 1, "b": 1}).drawn(sources, lambda one: int(one.id.split(":")[1]) % 2, silent)
     assert counts(epoch) == {"a": 4, "b": 4}
     assert all(int(one.id.split(":")[1]) % 2 for one in epoch)
 
@@ -90,7 +103,7 @@ def test_no_more_is_tokenised_than_is_drawn() -> None:
         asked.add(one.id)
         return 1
 
-    Mix({"a": 1, "b": 1}, size=10).drawn([talks("a", 1000), talks("b", 1000)], tokens)
+    Mix({"a": 1, "b": 1}, size=10).drawn([talks("a", 1000), talks("b", 1000)], tokens, silent)
     assert len(asked) <= 12
 
 
@@ -107,7 +120,7 @@ def test_examples_have_their_shares_at_every_size_and_are_repeated_evenly(
     names = "abcde"[: len(values)]
     sources = [talks(name, number) for name, number in zip(names, sizes, strict=False)]
     mix = Mix(dict(zip(names, values, strict=True)), by="repeat", size=size, seed=seed)
-    epoch = mix.drawn(sources, one_token)
+    epoch = mix.drawn(sources, one_token, silent)
     assert len(epoch) == size
     found = counts(epoch)
     for name, value in mix.weights.items():
@@ -125,39 +138,41 @@ def test_sampling_draws_nothing_twice_and_uses_a_source_up_whatever_the_order_of
     names = "abcde"[: len(values)]
     sources = [talks(name, number) for name, number in zip(names, sizes, strict=False)]
     mix = Mix(dict(zip(names, values, strict=True)))
-    epoch = mix.drawn(sources, one_token)
+    epoch = mix.drawn(sources, one_token, silent)
     assert len({one.id for one in epoch}) == len(epoch)
     assert any(counts(epoch).get(name) == len(source) for name, source in zip(names, sources, strict=True))
     for source in sources:
         random.shuffle(source)
-    assert {one.id for one in mix.drawn(sources[::-1], one_token)} == {one.id for one in epoch}
+    assert {one.id for one in mix.drawn(sources[::-1], one_token, silent)} == {one.id for one in epoch}
 
 
 @given(st.integers(0, 40), st.integers(1, 40))
 @settings(max_examples=30, deadline=None)
 def test_repetition_ends_with_the_source_that_is_largest_for_its_weight(more: int, number: int) -> None:
     sources = [talks("a", number), talks("b", number + more)]
-    epoch = Mix({"a": 2, "b": 1}, by="repeat").drawn(sources, one_token)
+    epoch = Mix({"a": 2, "b": 1}, by="repeat").drawn(sources, one_token, silent)
     assert {one.id for one in sources[1]} <= {one.id for one in epoch}
     assert abs(counts(epoch)["a"] - 2 * (number + more)) <= 2
 
 
 def test_another_seed_draws_others_and_the_same_seed_the_same() -> None:
     sources = [talks("a", 50), talks("b", 50)]
-    one, again, other = (Mix({"a": 1, "b": 1}, size=20, seed=seed).drawn(sources, one_token) for seed in (0, 0, 1))
+    one, again, other = (
+        Mix({"a": 1, "b": 1}, size=20, seed=seed).drawn(sources, one_token, silent) for seed in (0, 0, 1)
+    )
     assert one == again
     assert {talk.id for talk in one} != {talk.id for talk in other}
 
 
 def test_a_larger_epoch_holds_a_smaller_one() -> None:
     sources = [talks("a", 50), talks("b", 50)]
-    small, large = (Mix({"a": 1, "b": 2}, size=size).drawn(sources, one_token) for size in (20, 60))
+    small, large = (Mix({"a": 1, "b": 2}, size=size).drawn(sources, one_token, silent) for size in (20, 60))
     assert large[:20] == small
 
 
 def test_groups_are_drawn_whole_but_for_the_last_also_across_sources() -> None:
     sources = [talks("a", 80, "table"), talks("b", 80, "table")]
-    epoch = Mix({"a": 1, "b": 1}, size=42).drawn(sources, one_token)
+    epoch = Mix({"a": 1, "b": 1}, size=42).drawn(sources, one_token, silent)
     found = {name: Counter(one.group for one in epoch if one.source == name) for name in "ab"}
     assert sorted(found["a"].values()) == sorted(found["b"].values()) == [1, 4, 4, 4, 4, 4]
     assert found["a"] == found["b"]
@@ -168,7 +183,7 @@ def test_pairs_are_mixed_as_conversations_are() -> None:
         turns = [(Message("user", f"{source} {i}?"),) for i in range(number)]
         return [PreferencePair(turn, "yes", "no", f"{source}:{i}", source) for i, turn in enumerate(turns)]
 
-    epoch = Mix({"a": 1, "b": 1}).drawn([pairs("a", 10), pairs("b", 30)], one_token)
+    epoch = Mix({"a": 1, "b": 1}).drawn([pairs("a", 10), pairs("b", 30)], one_token, silent)
     assert Counter(one.source for one in epoch) == {"a": 10, "b": 10}
 
 
@@ -205,7 +220,7 @@ def test_options_without_sense_are_refused(options: dict[str, Any], says: str) -
 )  # fmt: skip
 def test_a_mix_that_cannot_be_met_is_an_error_that_says_how_far(mix: Mix, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        mix.drawn([talks("a", 10), talks("b/1", 40)], one_token)
+        mix.drawn([talks("a", 10), talks("b/1", 40)], one_token, silent)
 
 
 @pytest.mark.parametrize("by", ["subsample", "repeat"])
@@ -213,13 +228,13 @@ def test_a_mix_that_cannot_be_met_is_an_error_that_says_how_far(mix: Mix, says: 
 def test_a_source_of_which_nothing_fits_is_an_error_and_not_an_endless_draw(by: Any, size: int | None) -> None:
     mix = Mix({"a": 1, "b": 3}, by=by, size=size)
     with pytest.raises(ValueError, match=r"none of 40 examples of 'b' is usable, and it is to be 75\.0%"):
-        mix.drawn([talks("a", 10), talks("b", 40)], lambda one: int(one.source == "a"))
+        mix.drawn([talks("a", 10), talks("b", 40)], lambda one: int(one.source == "a"), silent)
 
 
 def test_two_sources_of_one_name_are_an_error_that_names_both() -> None:
     with pytest.raises(ValueError, match=r"number 1 and number 3 have one name, 'pairs\.jsonl'"):
         Mix({"pairs.jsonl": 1, "b": 1}).drawn(
-            [talks("pairs.jsonl", 2), talks("b", 2), talks("pairs.jsonl", 2)], one_token
+            [talks("pairs.jsonl", 2), talks("b", 2), talks("pairs.jsonl", 2)], one_token, silent
         )
 
 
@@ -250,10 +265,10 @@ def test_a_planted_draw_at_other_shares_is_caught(fault: Callable[..., Any], mon
     names = "abcdefg"
     mix = Mix(dict.fromkeys(names, 1.0))
     sources = [talks(name, 200 if name == "a" else 30) for name in names]
-    assert mix.drawn(sources, one_token)
+    assert mix.drawn(sources, one_token, silent)
     monkeypatch.setattr(mix_file, "draw", fault)
     with pytest.raises(ValueError, match=r"`data.mix.weights` are not met: '[ag]' is \d+\.\d% of \d+ examples"):
-        mix.drawn(sources, one_token)
+        mix.drawn(sources, one_token, silent)
 
 
 def test_one_percent_or_one_example_is_the_tolerance() -> None:
@@ -271,13 +286,13 @@ def test_mixing_before_the_split_would_move_the_validation_set_and_mixing_after_
     mixes = [Mix({"a": 1, "b": 1}, seed=seed) for seed in (0, 1)]
     held_out = [split(source, 0.3, 0)[1] for source in sources]
     for mix in mixes:  # what the data modules do: validation is no argument of the draw
-        assert {one.id for one in mix.drawn([split(source, 0.3, 0)[0] for source in sources], one_token)}.isdisjoint(
-            one.id for source in held_out for one in source
-        )
-    planted = [{one.id for one in split(mix.drawn(sources, one_token), 0.3, 0)[1]} for mix in mixes]
+        assert {
+            one.id for one in mix.drawn([split(source, 0.3, 0)[0] for source in sources], one_token, silent)
+        }.isdisjoint(one.id for source in held_out for one in source)
+    planted = [{one.id for one in split(mix.drawn(sources, one_token, silent), 0.3, 0)[1]} for mix in mixes]
     assert planted[0] != planted[1]
 
 
 def test_equal_texts_of_one_group_keep_the_order_in_which_they_were_read() -> None:
     rows = [replace(one, group="table") for one in talks("a", 9)]
-    assert Mix({"a": 1}, size=4).drawn([rows], one_token) == rows[:4]
+    assert Mix({"a": 1}, size=4).drawn([rows], one_token, silent) == rows[:4]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lit_align.data import mix as mix_file
+from lit_align.data import length_report
 from lit_align.data.lengths import Lengths
 from lit_align.data.mix import Mix
 from lit_align.data.preference import PreferenceDataModule
@@ -99,12 +99,12 @@ def test_an_epoch_holds_the_shares_asked_for(kind: str) -> None:
 
 @of_both_kinds
 def test_the_log_says_what_is_drawn_of_what(kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", mix_file.logger.name)
+    caplog.set_level("INFO", length_report.logger.name)
     mixed(kind, Mix({"small": 3, "large": 1}, by="repeat", size=40))
-    told = [line.removeprefix("training mix: ") for line in caplog.messages if line.startswith("training mix: ")]
+    told = [line.removeprefix("training: mix: ") for line in caplog.messages if "mix: " in line]
     assert told == [
-        "small: 30 of 40 examples, 75.00% of the examples (asked for: 75.00%); 12 of its 12, up to 3 times",
         "large: 10 of 40 examples, 25.00% of the examples (asked for: 25.00%); 10 of its 48",
+        "small: 30 of 40 examples, 75.00% of the examples (asked for: 75.00%); 12 of its 12, up to 3 times",
     ]
 
 
