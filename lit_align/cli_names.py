@@ -9,6 +9,7 @@ from lit_align.data.preference import PreferenceDataModule
 from lit_align.data.sft import SFTDataModule
 from lit_align.data.sources.finance_instruct import FinanceInstruct
 from lit_align.data.sources.messages_file import MessagesFile
+from lit_align.data.sources.named import NamedConversations, NamedPairs
 from lit_align.data.sources.preference_file import PreferenceFile
 from lit_align.data.sources.prompt_completion_file import PromptCompletionFile
 from lit_align.data.sources.reddit_finance import RedditFinance
@@ -47,7 +48,8 @@ from lit_align.modules.sft import SFTModule
 SHORT_NAMES = (
     AdamW8bit, BenchmarkEvaluation, BestOfSamples, CalibratedMap, CosineSchedule, DisplacementGuard, DPOModule,
     DriftBenchmark, EndpointJudge, ExactMatchBenchmark, FinanceInstruct, FinanceInstructBenchmark,
-    InstructionBenchmark, LegacyMap, MessagesFile, MTBenchBenchmark, MTBenchEarlyStopping, PairAccuracyBenchmark,
+    InstructionBenchmark, LegacyMap, MessagesFile, MTBenchBenchmark, MTBenchEarlyStopping, NamedConversations,
+    NamedPairs, PairAccuracyBenchmark,
     PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark, PreferredAnswers,
     PromptCompletionFile, RatedFile, RedditFinance, RedditReplyBenchmark, ReferenceScorer, RejectedSamples,
     ReverseKL, RewardModelScorer, RightAndWrong, SampledNegatives, ScalePairs, ScoredAnswersBenchmark,
