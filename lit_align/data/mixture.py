@@ -166,10 +166,10 @@ def draw(
     r"""Draw from several pools at given shares, to the last example.
 
     One example after another is taken from a pool that has no more than its share :math:`s_k` of what is drawn; where
-    there are several, from the one that is due first: the one with the least :math:`(w_k + 1) / s_k`, where :math:`w_k`
-    counts what was drawn from it (the quota method of Balinski and Young 1975, which is never an example off). So the
-    shares of examples hold at every size, to within one of them. The draw ends at ``size``, or where the pool whose
-    turn it is has run out: going on would break the shares.
+    there are several, from the one that is due first: the one with the least :math:`(w_k + \bar w) / s_k`, where
+    :math:`w_k` is the weight drawn from it and :math:`\bar w` the mean weight of an example so far (in the manner of
+    the quota method, Balinski and Young 1975). So the shares of examples hold at every size, to within one of them. The
+    draw ends at ``size``, or where the pool whose turn it is has run out: going on would break the shares.
 
     Args:
         pools: Candidates by name, each in the order in which they are drawn. An endless one has one that counts.
