@@ -28,7 +28,7 @@ def _quickstart(pairs: int, skills: int, **mix: Any) -> dict[str, Any]:
 def test_the_windows_of_an_epoch_have_the_shares_asked_for_and_each_source_has_its_curves() -> None:
     assert fit(_quickstart(60, 160), "--data.val_fraction=0.2", "--data.window=8") == 0
     path = Path("lightning_logs/quickstart-mix/version_0/metrics.csv")
-    rows = list(csv.DictReader(path.open(encoding="utf-8")))
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     trained = [row for row in rows if row["train/loss"]]
     assert len(trained) > 5
     for name, share in SHARES.items():
