@@ -11,6 +11,7 @@ from lit_align.data.sources.decontaminated import DecontaminatedConversations, D
 from lit_align.data.sources.finance_instruct import FinanceInstruct
 from lit_align.data.sources.finance_instruct_pairs import FinanceInstructPairs
 from lit_align.data.sources.messages_file import MessagesFile
+from lit_align.data.sources.named import NamedConversations, NamedPairs
 from lit_align.data.sources.orca_dpo import OrcaDPO
 from lit_align.data.sources.preference_file import PreferenceFile
 from lit_align.data.sources.prompt_completion_file import PromptCompletionFile
@@ -19,6 +20,7 @@ from lit_align.data.sources.reddit_pairs import RedditFinancePairs
 from lit_align.data.sources.reddit_recipe import RecipeRedditPairs
 from lit_align.data.sources.samples import BestOfSamples, RejectedSamples, RightAndWrong
 from lit_align.data.sources.scale_answers import ScalePairs
+from lit_align.data.sources.skill_pairs import SkillPairs
 from lit_align.data.sources.t_wix import TWix
 from lit_align.data.sources.table_skills import TableSkills
 from lit_align.data.sources.tat_qa.conversations import TATQAAnswers
@@ -52,9 +54,10 @@ SHORT_NAMES = (
     AdamW8bit, BenchmarkEvaluation, BestOfSamples, CalibratedMap, CosineSchedule, DecontaminatedConversations,
     DecontaminatedPairs, DisplacementGuard, DPOModule, DriftBenchmark, EndpointJudge, ExactMatchBenchmark,
     FinanceInstruct, FinanceInstructBenchmark, FinanceInstructPairs, InstructionBenchmark, LegacyMap, MessagesFile,
-    MTBenchBenchmark, MTBenchEarlyStopping, OrcaDPO, PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile,
-    PreferenceLoss, PreferredAnswerBenchmark, PreferredAnswers, PromptCompletionFile, RatedFile, RecipeRedditPairs,
-    RedditFinance, RedditFinancePairs, RedditReplyBenchmark, ReferenceScorer, RejectedSamples, ReverseKL,
-    RewardModelScorer, RightAndWrong, SampledNegatives, ScalePairs, ScoredAnswersBenchmark, SFTDataModule,
-    SFTModule, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
+    MTBenchBenchmark, MTBenchEarlyStopping, NamedConversations, NamedPairs, OrcaDPO, PairAccuracyBenchmark,
+    PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark, PreferredAnswers,
+    PromptCompletionFile, RatedFile, RecipeRedditPairs, RedditFinance, RedditFinancePairs, RedditReplyBenchmark,
+    ReferenceScorer, RejectedSamples, ReverseKL, RewardModelScorer, RightAndWrong, SampledNegatives, ScalePairs,
+    ScoredAnswersBenchmark, SFTDataModule, SFTModule, SkillPairs, SymmetricNegatives, TableSkills, TATQA,
+    TATQAAnswers, TATQABenchmark, TWix,
 )  # fmt: skip

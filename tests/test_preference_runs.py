@@ -48,9 +48,13 @@ def _settings(folder: Path, model: Settings | None = None, data: Settings | None
 
 
 def test_kills_at_random_moments_leave_the_bytes_of_an_undisturbed_run(tmp_path: Path) -> None:
-    # With dropout, workers and validation: whatever a resume must keep is in use.
+    # With dropout, workers, validation and a mix that repeats: whatever a resume must keep is in use.
+    file = {"class_path": "PreferenceFile", "init_args": {"path": str(_pairs(tmp_path)), "group": "table"}}
+    skills = {"class_path": "SkillPairs", "init_args": {"skills": ["rise", "chat"], "n": 12}}
+    mix = {"weights": {"pairs.jsonl": 2, "skill_pairs": 1}, "by": "repeat", "size": 30}
     settings = _settings(
-        tmp_path, {"lora": {"rank": 4, "alpha": 8, "dropout": 0.1}}, {"workers": 1, "val_fraction": 0.3},
+        tmp_path, {"lora": {"rank": 4, "alpha": 8, "dropout": 0.1}},
+        {"sources": [file, skills], "mix": mix, "workers": 1, "val_fraction": 0.3},
         max_steps=16, val_check_interval=None, check_val_every_n_epoch=1,
     )  # fmt: skip
     expected = adapter(complete(tmp_path / "undisturbed", settings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,9 @@ class Ours(Contender[Workload]):
         module = SFTModule(base, Weights(dtype="float32"), lora, anchor=workload.anchor)
         module.configure_model()
         module.train()
+        # What the module asks of Lightning's trainer: names for its log.
+        data = SimpleNamespace(source_names=("",), windows_per_epoch=1)
+        module.trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
         adapter = fill({name.removeprefix("peft."): p for name, p in module.policy.adapter_parameters().items()})
         paths = workload.rows.paths(workload.model.vocabulary)
 

@@ -54,16 +54,24 @@ class LengthReport:
         self._outcomes.setdefault(source, Counter())[REFUSED] += 1
         self._first_refusal.setdefault(source, why)
 
-    def tell(self) -> None:
-        """Log a line a source."""
+    def say(self, line: str) -> None:
+        """Log a line about this part, clear of the progress bar.
+
+        Args:
+            line: What is to be said.
+        """
         if self._bar is not None:
             self._bar.close()
+            self._bar = None
+        logger.info(f"{self._part}: {line}")
+
+    def tell(self) -> None:
+        """Log a line a source."""
         for source, count in self._outcomes.items():
             told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(count.items()))
             refusal = self._first_refusal.get(source)
-            logger.info(
-                f"{self._part}: {source}: {count.total()} {self._what}: {told}"
-                + (f"; first refusal: {refusal}" if refusal else "")
+            self.say(
+                f"{source}: {count.total()} {self._what}: {told}" + (f"; first refusal: {refusal}" if refusal else "")
             )
 
     def stop_if_empty(self, left: int) -> None:

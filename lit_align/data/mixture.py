@@ -161,20 +161,21 @@ def shuffled(conversations: Iterable[Conversation], seed: int) -> list[Conversat
 
 
 def draw(
-    pools: Mapping[str, Sequence[T]], shares: Mapping[str, float], size: int, weigh: Callable[[T], float]
+    pools: Mapping[str, Iterable[T]], shares: Mapping[str, float], size: int, weigh: Callable[[T], float]
 ) -> list[T]:
     r"""Draw from several pools at given shares, to the last example.
 
-    One example after another is taken from the pool that is furthest behind its share: the one with the least
-    :math:`w_k / s_k`, where :math:`w_k` is the weight drawn from it and :math:`s_k` its share. So the shares hold at
-    every size, to within one example. The draw ends at ``size``, or where the pool whose turn it is has run out: going
-    on would break the shares.
+    One example after another is taken from a pool that has no more than its share :math:`s_k` of what is drawn; where
+    there are several, from the one that is due first: the one with the least :math:`(w_k + \bar w) / s_k`, where
+    :math:`w_k` is the weight drawn from it and :math:`\bar w` the mean weight of an example so far (in the manner of
+    the quota method, Balinski and Young 1975). So the shares of examples hold at every size, to within one of them. The
+    draw ends at ``size``, or where the pool whose turn it is has run out: going on would break the shares.
 
     Args:
-        pools: Candidates by name, each in the order in which they are drawn.
-        shares: Share of each pool, > 0.
+        pools: Candidates by name, each in the order in which they are drawn. An endless one has one that counts.
+        shares: Share of each pool, > 0; they add up to 1.
         size: Number of examples to draw.
-        weigh: What an example counts, 1 or its tokens; 0 passes it over. Asked for candidates alone, once each.
+        weigh: What an example counts, 1 or its tokens; 0 passes it over. Asked for candidates alone, in their order.
 
     Returns:
         At most ``size`` examples, in the order drawn.
@@ -188,11 +189,15 @@ def draw(
     left = {name: iter(pool) for name, pool in pools.items()}
     drawn: list[T] = []
     weights = dict.fromkeys(pools, 0.0)
+    total = 0.0
     while len(drawn) < size:
-        name = min(pools, key=lambda name: weights[name] / shares[name])
+        one = total / len(drawn) if drawn else 1.0  # what the next example will count, as far as one knows
+        behind = [name for name in pools if weights[name] <= shares[name] * total + 1e-9 * (total + 1)]
+        name = min(behind, key=lambda name: (weights[name] + one) / shares[name])
         for candidate in left[name]:
             if (weight := weigh(candidate)) > 0:
                 weights[name] += weight
+                total += weight
                 drawn.append(candidate)
                 break
         else:

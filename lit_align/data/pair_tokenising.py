@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -12,8 +13,8 @@ from lit_align.data.chat import ChatFormat
 from lit_align.data.length_report import LengthReport
 from lit_align.data.lengths import Lengths, prompt_size
 from lit_align.data.tokenising import BadRows
-from lit_align.data.windows import Tree, within_budget
-from lit_align.forest import TokenPath
+from lit_align.data.windows import Tree, group_of_copy, within_budget
+from lit_align.forest import TokenClass, TokenPath
 from lit_align.types import Conversation, Message, PreferencePair
 
 logger = logging.getLogger(__name__)
@@ -40,20 +41,35 @@ class PairTokenising:
         self._chat, self._lengths, self._window, self._budget = chat, lengths, window, token_budget
         self._bad_rows, self._part = bad_rows, part
         self._report = LengthReport(part, lengths, "pairs")
+        self._done: dict[int, tuple[PreferencePair, PairPaths | None]] = {}
+
+    def trained_tokens(self, pair: PreferencePair) -> int:
+        """Answer tokens that a pair brings into training, of both answers; 0 if it is dropped."""
+        paths = self._paths(pair)
+        return 0 if paths is None else sum(int((path.classes == TokenClass.ANSWER).sum()) for path in paths)
+
+    def say(self, line: str) -> None:
+        """Log a line about this part of the data."""
+        self._report.say(line)
 
     def trees(self, pairs: Iterable[PreferencePair]) -> list[Tree]:
         """Trees of the groups, in the order of their first pairs; says what was kept, cut, dropped and split.
+
+        Args:
+            pairs: Any; one that is given again (the same object) is in the group of the second copies.
 
         Raises:
             ValueError: A pair is refused and ``bad_rows`` is ``stop``; one is over the token budget; a source loses
                 more pairs than ``lengths.max_dropped`` allows; or nothing is left.
         """
         groups: dict[str, list[PairPaths]] = {}
+        given = Counter[int]()
         for number, pair in enumerate(pairs):
-            self._report.row()
-            if (paths := self._tokenised(pair)) is not None:
-                group = pair.group or f"{pair.id} #{number}"  # a table's pairs may be of several sources
+            if (paths := self._paths(pair)) is not None:
+                # A table's pairs may be of several sources.
+                group = group_of_copy(pair.group, given[id(pair)]) or f"{pair.id} #{number}"
                 groups.setdefault(group, []).append(paths)
+                given[id(pair)] += 1
         self._report.tell()
         self._report.stop_if_empty(len(groups))
         self._report.stop_at_losses()
@@ -78,6 +94,13 @@ class PairTokenising:
         if self._bad_rows == "stop":
             raise error
         self._report.refuse(source, str(error))
+
+    def _paths(self, pair: PreferencePair) -> PairPaths | None:
+        # By identity: two rows may say the same. The pair is kept beside its paths, so no other gets its id.
+        if (done := self._done.get(id(pair))) is None:
+            self._report.row()
+            done = self._done[id(pair)] = (pair, self._tokenised(pair))
+        return done[1]
 
     def _tokenised(self, pair: PreferencePair) -> PairPaths | None:
         try:

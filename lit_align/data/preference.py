@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from functools import cached_property
 
 from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths
+from lit_align.data.mix import Mix
 from lit_align.data.mixture import group_of, is_held_out
 from lit_align.data.packing import GroupPlan
 from lit_align.data.pair_tokenising import PairTokenising
@@ -32,6 +32,8 @@ class PreferenceDataModule(WindowDataModule):
     Args:
         base: The base whose tokenizer and chat template are used; linked to ``model.base``.
         sources: Where the pairs come from.
+        mix: True shares of the sources in what is trained: ``mix: {weights: {reddit: 0.5, finance: 0.5}}``; null trains
+            all of each.
         val_sources: Where validation pairs come from; none splits ``val_fraction`` off ``sources``.
         val_fraction: Share of the groups of ``sources`` for validation, by a hash of their names, in [0, 1).
         replay: Where replayed conversations come from; all their answers carry ``model.anchor``, no pair loss.
@@ -62,6 +64,7 @@ class PreferenceDataModule(WindowDataModule):
         self,
         base: str = "tiny-qwen3",
         sources: list[PairSource] | None = None,
+        mix: Mix | None = None,
         val_sources: list[PairSource] | None = None,
         val_fraction: float = 0.0,
         replay: list[ConversationSource] | None = None,
@@ -81,7 +84,7 @@ class PreferenceDataModule(WindowDataModule):
             raise ValueError("`data.sources` is empty: name at least one source of preference pairs")
         self.base, self.sources, self.val_sources, self.replay = base, sources, val_sources or [], replay or []
         self.val_fraction, self.replay_share, self.window = val_fraction, replay_share, window
-        self.lengths, self.thinking = lengths, thinking
+        self.mix, self.lengths, self.thinking = mix, lengths, thinking
         self.bad_rows, self.split_seed, self.seed = bad_rows, split_seed, seed
         self.chat: ChatFormat
         self.trained_groups: frozenset[str] = frozenset()
@@ -94,15 +97,20 @@ class PreferenceDataModule(WindowDataModule):
         logger.info("reading preference pairs; tokenizer of %s", self.base)
         self.chat = ChatFormat(load_tokenizer(self.base), thinking=self.thinking)
         parts = {part: self._tokenising(part) for part in ("training", "validation")}
-        trained = self._side(False, parts["training"].refuse)
+        by_source = self._side(False, parts["training"].refuse)
+        trained = [pair for source in by_source for pair in source]
         self.trained_groups = frozenset(group_of(pair) for pair in trained)
         # A row that cannot be read is on neither side; it was refused while the first one was read.
-        validation = self._side(True, lambda *_: None) if self.val_fraction else []
+        held_out = self._side(True, lambda *_: None) if self.val_fraction else []
+        validation = [pair for source in held_out for pair in source]
         if self.val_fraction and trained and not validation:
             raise ValueError(
                 f"`data.val_fraction` = {self.val_fraction} holds out none of {len(trained)} pairs; raise it, name "
                 "`data.val_sources`, or set it to 0"
             )
+        if self.mix is not None and trained:
+            # After the split: what is drawn moves no pair to the other side.
+            trained = self.mix.drawn(by_source, parts["training"].trained_tokens, parts["training"].say)
         for source in self.val_sources:
             validation += source.usable(lambda _: True, parts["validation"].refuse)
         self._trained = parts["training"].trees(trained)
@@ -119,11 +127,13 @@ class PreferenceDataModule(WindowDataModule):
             f"epoch, of {min(sizes)} to {max(sizes)} pairs (asked for: {self.window})"
         )
 
-    def _side(self, held_out: bool, refuse: Callable[[str, ValueError], None]) -> list[PreferencePair]:
+    def _side(self, held_out: bool, refuse: Callable[[str, ValueError], None]) -> list[list[PreferencePair]]:
+        """The pairs of each source on one side of the split."""
+
         def keep(group: str) -> bool:
             return is_held_out(group, self.val_fraction, self.split_seed) == held_out
 
-        return [pair for source in self.sources for pair in source.usable(keep, refuse)]
+        return [source.usable(keep, refuse) for source in self.sources]
 
     def _replay_trees(self) -> list[Tree]:
         part = Tokenising(self.chat, self.lengths, "all", self.token_budget, 0.0, self.bad_rows, "replay")
@@ -141,12 +151,6 @@ class PreferenceDataModule(WindowDataModule):
     def _validation_plan(self) -> GroupPlan:
         return GroupPlan(_counts(self._validation), self.window, 0)
 
-    @cached_property
-    def source_names(self) -> tuple[str, ...]:
-        """Names of the sources of all pairs, in the order of their first pairs; the same on all ranks."""
-        trees = [*self._trained, *self._validation]
-        return tuple(dict.fromkeys(path.source for tree in trees for path in tree.paths))
-
     def identity(self) -> dict[str, str]:
         """Fingerprint of the tokens, and what decides which of them share a window."""
         return {
@@ -155,6 +159,7 @@ class PreferenceDataModule(WindowDataModule):
             "data.token_budget": str(self.token_budget),
             "data.replay_share": str(self.replay_share),
             "data.seed": str(self.seed),
+            **({"data.mix": repr(self.mix)} if self.mix else {}),
         }
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths
+from lit_align.data.mix import Mix
 from lit_align.data.mixture import group_of, split
 from lit_align.data.packing import WindowPlan
 from lit_align.data.tokenising import BadRows, Tokenising
@@ -28,6 +29,8 @@ class SFTDataModule(WindowDataModule):
     Args:
         base: The base whose tokenizer and chat template are used; linked to ``model.base``.
         sources: Where the trained conversations come from.
+        mix: True shares of the sources in what is trained: ``mix: {weights: {reddit: 0.5, finance: 0.5}}``; null trains
+            all of each.
         val_sources: Where the validation conversations come from; none splits ``val_fraction`` off ``sources``.
         val_fraction: Share of ``sources`` for validation, by a hash of the group or of the content, in [0, 1).
         replay: Where the replayed conversations come from; their answers carry the anchor, no NLL.
@@ -58,6 +61,7 @@ class SFTDataModule(WindowDataModule):
         self,
         base: str = "tiny-qwen3",
         sources: list[ConversationSource] | None = None,
+        mix: Mix | None = None,
         val_sources: list[ConversationSource] | None = None,
         val_fraction: float = 0.0,
         replay: list[ConversationSource] | None = None,
@@ -78,7 +82,7 @@ class SFTDataModule(WindowDataModule):
             raise ValueError("`data.sources` is empty: name at least one source of conversations")
         self.base, self.sources, self.val_sources, self.replay = base, sources, val_sources or [], replay or []
         self.val_fraction, self.replay_share, self.window = val_fraction, replay_share, window
-        self.lengths, self.turns, self.thinking = lengths, turns, thinking
+        self.mix, self.lengths, self.turns, self.thinking = mix, lengths, turns, thinking
         self.bad_rows, self.split_seed, self.seed = bad_rows, split_seed, seed
         self.chat: ChatFormat
         self.trained_groups: frozenset[str] = frozenset()
@@ -99,23 +103,26 @@ class SFTDataModule(WindowDataModule):
             return
         logger.info("reading conversations; tokenizer of %s", self.base)
         self.chat = ChatFormat(load_tokenizer(self.base), thinking=self.thinking)
-        sides: dict[str, list[Conversation]] = {"training": [], "validation": []}
+        # Of each source; split before anything is drawn: what is drawn moves no conversation to the other side.
+        sides: dict[str, list[list[Conversation]]] = {"training": [], "validation": []}
         parts = {side: self._tokenising(side, 1.0) for side in sides}
         for source in self.sources:
-            # Split before anything is drawn: what a source draws moves no conversation to the other side.
             halves = split(source.usable(parts["training"].refuse), self.val_fraction, self.split_seed)
             for side, half in zip(sides, halves, strict=True):
-                sides[side] += source.draw(half, parts[side].trained_tokens) if half else []
-        if self.val_fraction and sides["training"] and not sides["validation"]:
+                sides[side].append(source.draw(half, parts[side].trained_tokens) if half else [])
+        training, validation = ([one for source in half for one in source] for half in sides.values())
+        if self.val_fraction and training and not validation:
             raise ValueError(
-                f"`data.val_fraction` = {self.val_fraction} holds out none of {len(sides['training'])} conversations; "
+                f"`data.val_fraction` = {self.val_fraction} holds out none of {len(training)} conversations; "
                 "raise it, name `data.val_sources`, or set it to 0"
             )
-        self.trained_groups = frozenset(group_of(one) for one in sides["training"])
-        sides["validation"] += parts["validation"].drawn(self.val_sources)
-        self._trained = parts["training"].trees(sides["training"])
-        wanted = sides["validation"] or self.val_sources  # all of whose rows may have been refused
-        self._validation = parts["validation"].trees(sides["validation"]) if wanted else []
+        self.trained_groups = frozenset(group_of(one) for one in training)
+        if self.mix is not None and training:
+            training = self.mix.drawn(sides["training"], parts["training"].trained_tokens, parts["training"].say)
+        validation += parts["validation"].drawn(self.val_sources)
+        self._trained = parts["training"].trees(training)
+        wanted = validation or self.val_sources  # all of whose rows may have been refused
+        self._validation = parts["validation"].trees(validation) if wanted else []
         if self.replay:
             part = self._tokenising("replay", 0.0)
             self._replayed = part.trees(part.drawn(self.replay))
@@ -131,6 +138,7 @@ class SFTDataModule(WindowDataModule):
             "data.token_budget": str(self.token_budget),
             "data.replay_share": str(self.replay_share),
             "data.seed": str(self.seed),
+            **({"data.mix": repr(self.mix)} if self.mix else {}),
         }
 
 

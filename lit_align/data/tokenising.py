@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -9,7 +10,7 @@ from typing import Literal
 from lit_align.data.chat import ChatFormat, Turns
 from lit_align.data.length_report import LengthReport
 from lit_align.data.lengths import Lengths, prompt_size
-from lit_align.data.windows import Tree
+from lit_align.data.windows import Tree, group_of_copy
 from lit_align.forest import TokenClass
 from lit_align.trie import shared_size
 from lit_align.types import Conversation, ConversationSource
@@ -54,15 +55,26 @@ class Tokenising:
         tree = self._tree(conversation)
         return 0 if tree is None else sum(int((path.classes == TokenClass.ANSWER).sum()) for path in tree.paths)
 
+    def say(self, line: str) -> None:
+        """Log a line about this part of the data."""
+        self._report.say(line)
+
     def trees(self, conversations: Iterable[Conversation]) -> list[Tree]:
         """Trees of the conversations that fit; says what was kept, cut and dropped, by source.
+
+        Args:
+            conversations: Any; one that is given again (the same object) is in the group of the second copies.
 
         Raises:
             ValueError: A row is refused and ``bad_rows`` is ``stop``; a path is over the token budget; a source
                 loses more answers than ``lengths.max_dropped`` allows; or nothing is left.
         """
-        found = [self._tree(conversation) for conversation in conversations]
-        trees = [tree for tree in found if tree is not None]
+        trees = []
+        given = Counter[int]()
+        for conversation in conversations:
+            if (tree := self._tree(conversation)) is not None:
+                trees.append(replace(tree, group=group_of_copy(tree.group, given[id(conversation)])))
+                given[id(conversation)] += 1
         self._report.tell()
         self._report.stop_if_empty(len(trees))
         self._report.stop_at_losses()

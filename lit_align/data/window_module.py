@@ -100,6 +100,12 @@ class WindowDataModule(L.LightningDataModule, ABC):
     def _validation_plan(self) -> Plan:
         """Members of each window of the validation set."""
 
+    @cached_property
+    def source_names(self) -> tuple[str, ...]:
+        """Names of the sources of all examples, in the order of their first ones; the same on all ranks."""
+        trees = [*self._trained, *self._validation]
+        return tuple(dict.fromkeys(path.source for tree in trees for path in tree.paths))
+
     @property
     def windows_per_epoch(self) -> int:
         """Optimizer steps of one pass over the data."""
@@ -172,7 +178,8 @@ class WindowDataModule(L.LightningDataModule, ABC):
 
     def probe_forest(self) -> TokenForest:
         """The two shortest trees, of several paths if there are any; one group, so that there is a branch to check."""
-        pool = sorted(self._trained, key=lambda tree: (len(tree.paths) == 1, tree.size, tree.name))
+        once = {id(tree.paths): tree for tree in self._trained}.values()  # an epoch may repeat an example
+        pool = sorted(once, key=lambda tree: (len(tree.paths) == 1, tree.size, tree.name))
         return TokenForest.build([[path for tree in pool[:2] for path in tree.paths]])
 
     @cached_property

@@ -31,6 +31,20 @@ class Tree:
     group: str = ""
 
 
+def group_of_copy(group: str, copy: int) -> str:
+    """The group of an example that an epoch repeats: its copies are not to meet in one window and weigh there as one.
+
+    Args:
+        group: The example's group; empty stands alone, as its copies do.
+        copy: 0 for the first time that it occurs.
+
+    Example:
+        >>> group_of_copy("table 7", 0), group_of_copy("table 7", 1), group_of_copy("", 1)
+        ('table 7', 'table 7 again 1', '')
+    """
+    return f"{group} again {copy}" if group and copy else group
+
+
 class WindowDataset(Dataset[Window]):
     """Windows by number, for one rank; building forests is all that workers do.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -105,10 +104,6 @@ class DPOModule(AlignModule):
                 "passed twice, and dropout would be drawn anew: set it to 0 or take a loss of single pairs"
             )
         self._validation_tables: list[Tensor] = []
-
-    @property
-    def _sources(self) -> tuple[str, ...]:
-        return cast(tuple[str, ...], cast(Any, self._data).source_names)
 
     def on_train_start(self) -> None:
         """Check the start, and let the reference get ready; leaves no trace."""

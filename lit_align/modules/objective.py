@@ -19,6 +19,7 @@ class WindowData(Protocol):
 
     windows_per_epoch: int
     holds: str
+    source_names: tuple[str, ...]
 
     def identity(self) -> Identity:
         """Everything of the data that a resumed run must share, as text by key."""

@@ -59,8 +59,8 @@ def pair_metrics(sums: Tensor, sources: Sequence[str], compared: bool) -> dict[s
         compared: Whether a reference was run.
 
     Returns:
-        By key without prefix. With several sources, loss, accuracy and margin of each one that has a pair, under
-        ``by_source/NAME/``.
+        By key without prefix. With several sources, share of the pairs, loss, accuracy and margin of each one that has
+        a pair, under ``by_source/NAME/``.
     """
     names = BASIC + (COMPARED if compared else ())
     table = sums.reshape(len(sources), len(names))
@@ -80,6 +80,7 @@ def pair_metrics(sums: Tensor, sources: Sequence[str], compared: bool) -> dict[s
             one = dict(zip(names, row, strict=True))
             if float(one["pairs"]):
                 metrics |= {
+                    f"by_source/{name}/share": one["pairs"] / pairs,
                     f"by_source/{name}/loss": one["loss"] / one["pairs"],
                     f"by_source/{name}/accuracies": one["accuracies"] / one["pairs"],
                     f"by_source/{name}/margins": (one["chosen"] - one["rejected"]) / one["pairs"],

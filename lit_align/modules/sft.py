@@ -16,6 +16,7 @@ from lit_align.modules.comparison import Comparison, reference_hidden, score_for
 from lit_align.modules.optimizer import OptimizerFactory
 from lit_align.modules.resume import Identity
 from lit_align.modules.schedule import Schedule
+from lit_align.modules.source_metrics import source_metrics, source_sums
 from lit_align.ops.frozen_head import score_tokens
 
 
@@ -80,7 +81,10 @@ class SFTModule(AlignModule):
         return torch.tensor([trained, anchored], dtype=torch.float64, device=self.device)
 
     def forest_loss(self, forest: TokenForest, counts: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """See :class:`~lit_align.modules.base.AlignModule`; sums are of NLL, divergence, entropy and hits."""
+        """See :class:`~lit_align.modules.base.AlignModule`; sums are of NLL, divergence, entropy and hits.
+
+        After them stand those of ``source_metrics.py``.
+        """
         weight = self.anchor.weight(step)
         anchored = self.anchor.anchored(forest.target_from_end, forest.replayed)
         comparison = None
@@ -90,14 +94,16 @@ class SFTModule(AlignModule):
         scores = score_forest(self.policy, forest, ["entropy", "rank"], comparison)
         trained = ~forest.replayed
         at = forest.target_pairs[trained]
-        nll = -(scores.logps.double()[at] * forest.target_weights[trained]).sum()
+        nlls = -(scores.logps.double()[at] * forest.target_weights[trained])
+        nll = nlls.sum()
         loss = nll / counts[0].clamp(min=1) + weight * scores.divergence / counts[1].clamp(min=1)
         entropy, hits = scores.statistics["entropy"][at], scores.statistics["rank"][at] == 0
         sums = [nll.detach(), scores.divergence.detach(), entropy.double().sum(), hits.double().sum()]
-        return loss, torch.stack(sums)
+        by_source = source_sums(nlls.detach(), hits, forest, self._sources)
+        return loss, torch.cat([torch.stack(sums), by_source])
 
     def window_metrics(self, sums: Tensor, counts: Tensor) -> dict[str, Tensor | float]:
-        """NLL and its perplexity, divergence and coefficient of the anchor, entropy, accuracy."""
+        """NLL and its perplexity, divergence and coefficient of the anchor, entropy, accuracy; those by source."""
         trained = counts[0].clamp(min=1)
         weight = self.anchor.weight(self.global_step)
         anchor: dict[str, Tensor | float] = {"kl": sums[1] / counts[1].clamp(min=1)} if weight else {}
@@ -108,11 +114,12 @@ class SFTModule(AlignModule):
             "kl_coef": weight,
             "entropy": sums[2] / trained,
             "mean_token_accuracy": sums[3] / trained,
+            **source_metrics(sums[4:], self._sources),
         }
 
     @torch.no_grad()
     def validation_sums(self, forest: TokenForest) -> Tensor:
-        """Tokens, NLL, KL in both directions, entropy and hits."""
+        """Tokens, NLL, KL in both directions, entropy and hits; those of ``source_metrics.py``."""
         seen = reference_hidden(self.policy, forest, self.reference)[forest.pair_rows]
         scores = score_tokens(
             self.policy.hidden(forest)[forest.pair_rows],
@@ -124,12 +131,14 @@ class SFTModule(AlignModule):
         )
         at = forest.target_pairs
         columns = [-scores.logps, *scores.divergences, scores.statistics["entropy"], scores.statistics["rank"] == 0]
-        totals = [column.double()[at].sum() for column in columns]
-        return torch.stack([totals[0].new_tensor(len(at)), *totals])
+        values = [column.double()[at] for column in columns]
+        totals = [value.sum() for value in values]
+        by_source = source_sums(values[0], values[-1], forest, self._sources)
+        return torch.cat([torch.stack([totals[0].new_tensor(len(at)), *totals]), by_source])
 
     def validation_metrics(self, sums: Tensor) -> dict[str, Tensor | float]:
         """Means over the tokens of the validation set."""
-        means = sums[1:] / sums[0].clamp(min=1)
+        means = sums[1:6] / sums[0].clamp(min=1)
         return {
             "loss": means[0],
             "nll": means[0],
@@ -138,6 +147,7 @@ class SFTModule(AlignModule):
             "kl_forward": means[2],
             "entropy": means[3],
             "mean_token_accuracy": means[4],
+            **source_metrics(sums[6:], self._sources),
         }
 
     def objective_identity(self) -> Identity:

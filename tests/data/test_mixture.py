@@ -92,6 +92,16 @@ def test_drawn_shares_are_right_to_within_one_example_at_every_size(
     assert len(drawn) <= size
 
 
+@given(st.lists(st.floats(0.02, 1), min_size=2, max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_many_pools_are_at_every_size_within_one_example_of_their_shares(weights: list[float]) -> None:
+    shares = {str(i): weight / sum(weights) for i, weight in enumerate(weights)}
+    counts = dict.fromkeys(shares, 0)
+    for size, name in enumerate(draw({name: [name] * 100 for name in shares}, shares, 100, len), start=1):
+        counts[name] += 1
+        assert max(abs(counts[one] - share * size) for one, share in shares.items()) <= 1 + 1e-6
+
+
 def test_a_pool_is_drawn_in_its_order_and_no_further_than_asked() -> None:
     seen: list[int] = []
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,8 @@ class Formula:
 def module_of(base: str, anchor: KLAnchor) -> SFTModule:
     module = SFTModule(base, Weights(dtype="float32"), LoRA(rank=RANK, alpha=8), anchor=anchor)
     module.configure_model()
+    data = SimpleNamespace(source_names=("",), windows_per_epoch=1)
+    module.trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
     return module.train()
 
 

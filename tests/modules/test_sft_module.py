@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import lightning as L  # noqa: N812  the name that its users know
@@ -54,6 +55,12 @@ def cut(groups: Sequence[list[TokenPath]], sizes: Sequence[int]) -> Window:
     return Window(tuple(TokenForest.build(part) for part in parts), 0, ())
 
 
+def name_sources(module: SFTModule, *names: str) -> None:
+    """Attach what the module asks of Lightning's trainer outside of a run: the names for its log."""
+    data = SimpleNamespace(source_names=("", *names), windows_per_epoch=1)
+    module.trainer = SimpleNamespace(datamodule=data, global_step=0)  # type: ignore[assignment]
+
+
 @pytest.fixture
 def exact(random_qwen3: str, monkeypatch: pytest.MonkeyPatch) -> SFTModule:
     """A module in float64, its adapter no longer that of step 0, without the float32 island in the norms."""
@@ -66,6 +73,7 @@ def exact(random_qwen3: str, monkeypatch: pytest.MonkeyPatch) -> SFTModule:
     monkeypatch.setattr(Qwen3RMSNorm, "forward", norm)
     module = SFTModule(random_qwen3, Weights(dtype="float32"), LoRA(rank=4, alpha=8))
     module.configure_model()
+    name_sources(module)
     module.double()
     generator = torch.Generator().manual_seed(3)
     for parameter in module.policy.adapter_parameters().values():
@@ -180,6 +188,7 @@ def test_at_equality_the_divergence_and_its_gradient_are_exactly_zero(random_qwe
         module = SFTModule(random_qwen3, Weights(dtype=dtype), LoRA(rank=4, dropout=0.3))
         module.configure_model()
         module.anchor = KLAnchor(ReverseKL(), coef=1.0, text="replayed")
+        name_sources(module)
         replayed = [group for group in window_of_talks(seed=1) if not group[0].weight]
         window = cut(replayed, (len(replayed),))
         loss, gradient = window_gradient(module, window)
@@ -196,6 +205,45 @@ def test_counts_are_those_of_tokens(random_qwen3: str) -> None:
     answers = [(path, int((path.classes == 1).sum())) for group in groups for path in group]
     trained = sum(number for path, number in answers if path.weight)
     assert module.counts(cut(groups, (6,))).tolist() == [trained, sum(min(2, number) for _, number in answers)]
+
+
+def test_sums_by_source_are_those_of_its_conversations_alone_and_leave_out_what_is_replayed(exact: SFTModule) -> None:
+    name_sources(exact, "a", "b")
+    groups = [
+        [replace(path, source=("a", "b", "a", "b", "replayed", "replayed")[number]) for path in paths]
+        for number, paths in enumerate(window_of_talks(seed=5))
+    ]
+
+    def metrics(groups: Sequence[list[TokenPath]], sizes: Sequence[int]) -> dict[str, float]:
+        window = cut(groups, sizes)
+        counts = exact.counts(window)
+        sums = torch.stack([exact.forest_loss(forest, counts, 0)[1] for forest in window.forests]).sum(0)
+        return {key: float(value) for key, value in exact.window_metrics(sums, counts).items()}
+
+    whole = metrics(groups, (2, 1, 3))
+    parts = {name: [group for group in groups if group[0].source == name] for name in "ab"}
+    tokens = {name: sum((path.classes == 1).sum() for group in part for path in group) for name, part in parts.items()}
+    for name, part in parts.items():
+        alone = metrics(part, (len(part),))
+        for key in ("nll", "mean_token_accuracy"):
+            assert whole[f"by_source/{name}/{key}"] == pytest.approx(alone[key], rel=1e-9)
+        assert whole[f"by_source/{name}/share"] == pytest.approx(tokens[name] / sum(tokens.values()))
+    assert {key.split("/")[1] for key in whole if "/" in key} == {"a", "b"}
+
+    trained = [group for group in groups if group[0].weight]
+    totals = torch.stack([exact.validation_sums(forest) for forest in cut(trained, (1, 3)).forests]).sum(0)
+    validated = exact.validation_metrics(totals)
+    for key in ("nll", "share"):
+        for name in "ab":
+            assert float(validated[f"by_source/{name}/{key}"]) == pytest.approx(whole[f"by_source/{name}/{key}"])
+
+
+def test_a_run_with_one_source_logs_nothing_by_source(exact: SFTModule) -> None:
+    groups = window_of_talks(seed=5)
+    window = cut(groups, (6,))
+    counts = exact.counts(window)
+    _, sums = exact.forest_loss(window.forests[0], counts, 0)
+    assert not [key for key in exact.window_metrics(sums, counts) if "by_source" in key]
 
 
 # ---------------------------------------------------------------------- whole runs

@@ -1,0 +1,92 @@
+"""A source under a name of one's own, so that a mix and the curves by source tell it from others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from lit_align.types import Conversation, ConversationSource, PairSource, PreferencePair, SamplePrompt
+
+Record = TypeVar("Record", Conversation, PreferencePair, SamplePrompt)
+
+
+@dataclass(frozen=True)
+class NamedPairs(PairSource):
+    """Pairs of a source under another name: ``train.jsonl`` becomes ``reddit/train.jsonl``.
+
+    Args:
+        name: What stands before the names of the source: the key of its weight in ``data.mix``. Not blank, no ``/``.
+        source: Where the pairs come from.
+
+    Raises:
+        ValueError: ``name`` breaks its rule.
+    """
+
+    name: str
+    source: PairSource
+
+    def __post_init__(self) -> None:
+        _check(self.name)
+
+    def prompts(self) -> list[SamplePrompt]:
+        """Those of the source."""
+        return _named(self.source.prompts(), self.name)
+
+    def pairs(self, keep: Callable[[str], bool]) -> list[PreferencePair]:
+        """See :class:`~lit_align.types.PairSource`."""
+        return _named(self.source.pairs(keep), self.name)
+
+    def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[PreferencePair]:
+        """See :class:`~lit_align.types.PairSource`."""
+        return _named(self.source.usable(keep, _refusing(refuse, self.name)), self.name)
+
+
+@dataclass(frozen=True)
+class NamedConversations(ConversationSource):
+    """Conversations of a source under another name: ``train.jsonl`` becomes ``reddit/train.jsonl``.
+
+    Args:
+        name: What stands before the names of the source: the key of its weight in ``data.mix``. Not blank, no ``/``.
+        source: Where the conversations come from.
+
+    Raises:
+        ValueError: ``name`` breaks its rule.
+    """
+
+    name: str
+    source: ConversationSource
+
+    def __post_init__(self) -> None:
+        _check(self.name)
+
+    def prompts(self) -> list[SamplePrompt]:
+        """Those of the source."""
+        return _named(self.source.prompts(), self.name)
+
+    def conversations(self) -> list[Conversation]:
+        """See :class:`~lit_align.types.ConversationSource`."""
+        return _named(self.source.conversations(), self.name)
+
+    def usable(self, refuse: Callable[[str, ValueError], None]) -> list[Conversation]:
+        """See :class:`~lit_align.types.ConversationSource`."""
+        return _named(self.source.usable(_refusing(refuse, self.name)), self.name)
+
+    def draw(self, rows: Sequence[Conversation], tokens: Callable[[Conversation], int]) -> list[Conversation]:
+        """See :class:`~lit_align.types.ConversationSource`; the source is shown its own names, by which it may draw."""
+        own = [replace(row, source=row.source.removeprefix(f"{self.name}/")) for row in rows]
+        named = {id(one): row for one, row in zip(own, rows, strict=True)}
+        return [named[id(one)] for one in self.source.draw(own, lambda one: tokens(named[id(one)]))]
+
+
+def _check(name: str) -> None:
+    if not name.strip() or "/" in name:
+        raise ValueError(f"the name of a source must not be blank or hold a `/`, got {name!r}")
+
+
+def _named(records: Sequence[Record], name: str) -> list[Record]:
+    return [replace(one, source=f"{name}/{one.source}") for one in records]
+
+
+def _refusing(refuse: Callable[[str, ValueError], None], name: str) -> Callable[[str, ValueError], None]:
+    return lambda source, error: refuse(f"{name}/{source}", error)
