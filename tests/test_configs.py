@@ -46,9 +46,10 @@ def _parsed(*words: str) -> dict[str, Any]:
 
 def test_the_configurations_are_found() -> None:
     assert {_NAMES[path] for path in BASES} == {
-        "dpo/quickstart-mix.yaml", "dpo/qwen3-1.7b-tatqa-recipe.yaml", "dpo/qwen3-1.7b-tatqa.yaml",
+        "dpo/quickstart-mix.yaml", "dpo/qwen3-1.7b-finance-3way.yaml", "dpo/qwen3-1.7b-finance-mix.yaml",
+        "dpo/qwen3-1.7b-tatqa-recipe.yaml", "dpo/qwen3-1.7b-tatqa.yaml",
         "dpo/smollm2-135m-tatqa-on-policy.yaml", "dpo/smollm2-135m-tatqa.yaml", "eval/smollm2-135m-tatqa.yaml",
-        "quickstart-dpo.yaml", "quickstart.yaml", "sft/qwen3-1.7b-twix.yaml", "sft/smollm2-135m-tatqa.yaml",
+        "quickstart-dpo.yaml", "quickstart.yaml", "sft/qwen3-1.7b-finance-instruct.yaml", "sft/qwen3-1.7b-twix.yaml", "sft/smollm2-135m-tatqa.yaml",
         "sft/smollm2-135m.yaml",
     }  # fmt: skip
     assert {path.stem for path in OVERLAYS if path not in LOSSES} == {
