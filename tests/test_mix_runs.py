@@ -32,7 +32,7 @@ def test_the_windows_of_an_epoch_have_the_shares_asked_for_and_each_source_has_i
     trained = [row for row in rows if row["train/loss"]]
     assert len(trained) > 5
     for name, share in SHARES.items():
-        shares = [float(row[f"train/by_source/{name}/share"] or 0) for row in trained]
+        shares = [float(row[f"train/by_source/{name}/share"]) for row in trained]
         assert sum(shares) / len(shares) == pytest.approx(share, abs=0.02)  # the windows hold 8 to 9 pairs
         for metric in ("loss", "accuracies", "margins"):
             assert sum(bool(row[f"train/by_source/{name}/{metric}"]) for row in trained) > len(trained) / 2

@@ -28,6 +28,7 @@ class LengthReport:
         self._part, self._lengths, self._what = part, lengths, what
         self._outcomes: dict[str, Counter[str]] = {}
         self._sizes: dict[str, list[tuple[int, int]]] = {}  # prompt, and prompt with answer
+        self._unread, self._undrawn = Counter[str](), Counter[str]()
         self._first_refusal: dict[str, str] = {}
         self._bar: tqdm[None] | None = None  # opened at the first row: two open bars write over one another
 
@@ -49,10 +50,21 @@ class LengthReport:
         self._outcomes.setdefault(source, Counter())[outcome] += 1
         self._sizes.setdefault(source, []).append((prompt, size))
 
-    def refuse(self, source: str, why: str) -> None:
-        """Count a row that breaks a rule; the first one's message is told."""
+    def refuse(self, source: str, why: str, read: bool) -> None:
+        """Count a row that breaks a rule; the first one's message is told.
+
+        Args:
+            source: Name of the source.
+            why: What rule.
+            read: Whether the source could read it, and tokenising refused it.
+        """
         self._outcomes.setdefault(source, Counter())[REFUSED] += 1
+        self._unread[source] += not read
         self._first_refusal.setdefault(source, why)
+
+    def pass_over(self, source: str) -> None:
+        """Count a row that was read, but never tokenised: a mix did not ask for it."""
+        self._undrawn[source] += 1
 
     def say(self, line: str) -> None:
         """Log a line about this part, clear of the progress bar.
@@ -97,12 +109,17 @@ class LengthReport:
     def stop_at_losses(self) -> None:
         """Stop where a source loses more than ``lengths.max_dropped``; the lengths are logged as a table.
 
+        A source reads all its rows, whatever a mix draws of them: those that it could not read count in the share that
+        was drawn of the others.
+
         Raises:
             ValueError: Names source, numbers, limit and ways out.
         """
         for source, count in self._outcomes.items():
             dropped = sum(number for outcome, number in count.items() if outcome not in _KEPT)
-            if dropped <= self._lengths.max_dropped * count.total():
+            read = count.total() - self._unread[source] + self._undrawn[source]
+            beside = self._unread[source] * self._undrawn[source] / max(1, read)  # the part that was not drawn
+            if dropped - beside <= self._lengths.max_dropped * (count.total() - beside):
                 continue
             self._show_lengths(source, count)
             raise ValueError(

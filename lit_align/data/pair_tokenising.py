@@ -91,9 +91,18 @@ class PairTokenising:
 
     def refuse(self, source: str, error: ValueError) -> None:
         """Stop at a row that its source cannot read, or count it, as ``bad_rows`` says."""
+        self._refuse(source, error, read=False)
+
+    def pass_over(self, pairs: Iterable[PreferencePair]) -> None:
+        """Count those that a mix had no use for, and that were never tokenised."""
+        for one in pairs:
+            if id(one) not in self._done:
+                self._report.pass_over(one.source)
+
+    def _refuse(self, source: str, error: ValueError, read: bool) -> None:
         if self._bad_rows == "stop":
             raise error
-        self._report.refuse(source, str(error))
+        self._report.refuse(source, str(error), read)
 
     def _paths(self, pair: PreferencePair) -> PairPaths | None:
         # By identity: two rows may say the same. The pair is kept beside its paths, so no other gets its id.
@@ -108,7 +117,7 @@ class PairTokenising:
                 raise ValueError(f"{pair.id}: chosen and rejected are equal ({pair.chosen[:60]!r}): drop the row")
             rendered = [self._rendered(pair, answer, side) for side, answer in _answers(pair)]
         except ValueError as error:
-            self.refuse(pair.source, error)
+            self._refuse(pair.source, error, read=True)
             return None
         fitted = [self._lengths.fit(path) for path in rendered]
         outcomes = {outcome for _, outcome in fitted}

@@ -110,7 +110,9 @@ class PreferenceDataModule(WindowDataModule):
             )
         if self.mix is not None and trained:
             # After the split: what is drawn moves no pair to the other side.
-            trained = self.mix.drawn(by_source, parts["training"].trained_tokens, parts["training"].say)
+            drawn = self.mix.drawn(by_source, parts["training"].trained_tokens, parts["training"].say)
+            parts["training"].pass_over(trained)
+            trained = drawn
         for source in self.val_sources:
             validation += source.usable(lambda _: True, parts["validation"].refuse)
         self._trained = parts["training"].trees(trained)

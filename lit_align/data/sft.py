@@ -118,7 +118,9 @@ class SFTDataModule(WindowDataModule):
             )
         self.trained_groups = frozenset(group_of(one) for one in training)
         if self.mix is not None and training:
-            training = self.mix.drawn(sides["training"], parts["training"].trained_tokens, parts["training"].say)
+            drawn = self.mix.drawn(sides["training"], parts["training"].trained_tokens, parts["training"].say)
+            parts["training"].pass_over(training)
+            training = drawn
         validation += parts["validation"].drawn(self.val_sources)
         self._trained = parts["training"].trees(training)
         wanted = validation or self.val_sources  # all of whose rows may have been refused

@@ -82,9 +82,18 @@ class Tokenising:
 
     def refuse(self, source: str, error: ValueError) -> None:
         """Stop at a row that its source cannot read, or count it, as ``bad_rows`` says."""
+        self._refuse(source, error, read=False)
+
+    def pass_over(self, conversations: Iterable[Conversation]) -> None:
+        """Count those that a mix had no use for, and that were never tokenised."""
+        for one in conversations:
+            if id(one) not in self._trees:
+                self._report.pass_over(one.source)
+
+    def _refuse(self, source: str, error: ValueError, read: bool) -> None:
         if self._bad_rows == "stop":
             raise error
-        self._report.refuse(source, str(error))
+        self._report.refuse(source, str(error), read)
 
     def _tree(self, conversation: Conversation) -> Tree | None:
         # By identity: two rows may say the same. The conversation is kept beside its tree, so no other gets its id.
@@ -98,7 +107,7 @@ class Tokenising:
         try:
             rendered = self._chat.paths(conversation, self._turns)
         except ValueError as error:
-            self.refuse(source, error)
+            self._refuse(source, error, read=True)
             return None
         paths = []
         for path in rendered:

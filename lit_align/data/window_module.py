@@ -178,7 +178,7 @@ class WindowDataModule(L.LightningDataModule, ABC):
 
     def probe_forest(self) -> TokenForest:
         """The two shortest trees, of several paths if there are any; one group, so that there is a branch to check."""
-        once = {id(tree.paths): tree for tree in self._trained}.values()  # an epoch may repeat an example
+        once = {id(tree.paths[0]): tree for tree in self._trained}.values()  # an epoch may repeat an example
         pool = sorted(once, key=lambda tree: (len(tree.paths) == 1, tree.size, tree.name))
         return TokenForest.build([[path for tree in pool[:2] for path in tree.paths]])
 

@@ -59,8 +59,9 @@ def pair_metrics(sums: Tensor, sources: Sequence[str], compared: bool) -> dict[s
         compared: Whether a reference was run.
 
     Returns:
-        By key without prefix. With several sources, share of the pairs, loss, accuracy and margin of each one that has
-        a pair, under ``by_source/NAME/``.
+        By key without prefix. With several sources, under ``by_source/NAME/``, share of the pairs, and loss, accuracy
+        and margin of each one that has a pair. Lightning repeats in a window what it does not have: a share of 0 tells
+        it.
     """
     names = BASIC + (COMPARED if compared else ())
     table = sums.reshape(len(sources), len(names))
@@ -78,9 +79,9 @@ def pair_metrics(sums: Tensor, sources: Sequence[str], compared: bool) -> dict[s
     if len(sources) > 1:
         for name, row in zip(sources, table, strict=True):
             one = dict(zip(names, row, strict=True))
+            metrics[f"by_source/{name}/share"] = one["pairs"] / pairs
             if float(one["pairs"]):
                 metrics |= {
-                    f"by_source/{name}/share": one["pairs"] / pairs,
                     f"by_source/{name}/loss": one["loss"] / one["pairs"],
                     f"by_source/{name}/accuracies": one["accuracies"] / one["pairs"],
                     f"by_source/{name}/margins": (one["chosen"] - one["rejected"]) / one["pairs"],

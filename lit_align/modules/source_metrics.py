@@ -41,8 +41,8 @@ def source_metrics(sums: Tensor, sources: Sequence[str]) -> dict[str, Tensor | f
         sources: Names of all sources of the run.
 
     Returns:
-        With several sources, share of the trained tokens, NLL and accuracy of each one that has a token, under
-        ``by_source/NAME/``; else nothing.
+        With several sources, under ``by_source/NAME/``, share of the trained tokens, and NLL and accuracy of each one
+        that has a token; else nothing. Lightning repeats in a window what it does not have: a share of 0 tells it.
 
     Example:
         >>> sums = torch.tensor([30.0, 45.0, 15.0, 10.0, 5.0, 9.0], dtype=torch.float64)
@@ -55,10 +55,11 @@ def source_metrics(sums: Tensor, sources: Sequence[str]) -> dict[str, Tensor | f
         return {}
     table = sums.reshape(len(sources), len(COLUMNS))
     metrics: dict[str, Tensor | float] = {}
+    total = table[:, 0].sum().clamp(min=1)
     for name, (tokens, nll, hits) in zip(sources, table, strict=True):
+        metrics[f"by_source/{name}/share"] = tokens / total
         if float(tokens):
             metrics |= {
-                f"by_source/{name}/share": tokens / table[:, 0].sum(),
                 f"by_source/{name}/nll": nll / tokens,
                 f"by_source/{name}/mean_token_accuracy": hits / tokens,
             }

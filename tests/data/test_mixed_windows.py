@@ -205,6 +205,46 @@ def test_the_identity_is_that_of_the_mix(kind: str) -> None:
     assert "data.mix" not in found[0]
 
 
+@dataclass(frozen=True)
+class SomeBadTalks(Talks):
+    """Thirty rows cannot be read."""
+
+    def usable(self, refuse: Callable[[str, ValueError], None]) -> list[Conversation]:
+        """See the class."""
+        for row in range(30):
+            refuse(self.name, ValueError(f"row {row}: blank"))
+        return self.conversations()
+
+
+@dataclass(frozen=True)
+class SomeBadPairs(Pairs):
+    """The same as pairs."""
+
+    def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[PreferencePair]:
+        """See the class."""
+        SomeBadTalks(self.name).usable(refuse)
+        return self.pairs(keep)
+
+
+@of_both_kinds
+def test_rows_that_cannot_be_read_count_against_all_rows_not_against_the_few_that_a_mix_draws(kind: str) -> None:
+    small, bad = KINDS[kind][1], {"conversations": SomeBadTalks, "pairs": SomeBadPairs}[kind]
+    half = Mix({"small": 1, "large": 1})
+
+    def of(tables: int) -> WindowDataModule:
+        sources = [small("small", 4), bad("large", tables)]
+        return mixed(kind, half, sources=sources, bad_rows="drop", lengths=Lengths(max_dropped=0.3))
+
+    assert by_source(examples(epoch(of(150)))) == {"small": 8, "large": 8}  # 30 of 330
+    with pytest.raises(ValueError, match=r"large: 30 of .* would be dropped"):
+        of(30)  # 30 of 90
+
+
+def test_the_probe_holds_no_pair_twice_where_an_epoch_does() -> None:
+    found = mixed("pairs", Mix({"small": 1, "large": 1}, by="repeat")).probe_forest().examples
+    assert len(found) == len(set(found))
+
+
 def test_the_probe_has_a_branch_where_the_shortest_conversation_is_repeated() -> None:
     data = mixed("conversations", Mix({"small": 9, "large": 1}, by="repeat"))
     assert any(len(segment.children) > 1 for segment in data.probe_forest().segments)
