@@ -224,6 +224,11 @@ def refuse_other_shares(drawn: Mapping[str, float], shares: Mapping[str, float],
             raise ValueError(
                 f"`data.mix.weights` are not met: {name!r} is {drawn.get(name, 0) / total:.1%} of {total} {of}, not "
                 f"{share:.1%} ({abs(off):.0f} too {'many' if off > 0 else 'few'})"
+                + (
+                    "; the examples are too few and too unequal in length: add some, or set `of: examples`"
+                    if of == "tokens"
+                    else ""
+                )
             )
 
 

@@ -296,3 +296,8 @@ def test_mixing_before_the_split_would_move_the_validation_set_and_mixing_after_
 def test_equal_texts_of_one_group_keep_the_order_in_which_they_were_read() -> None:
     rows = [replace(one, group="table") for one in talks("a", 9)]
     assert Mix({"a": 1}, size=4).drawn([rows], one_token, silent) == rows[:4]
+
+
+def test_shares_of_tokens_that_few_examples_cannot_meet_are_told_with_the_way_out() -> None:
+    with pytest.raises(ValueError, match=r"56.6% of 754 tokens, .*\(44 too few\); .* set `of: examples`"):
+        refuse_other_shares({"a": 427, "b": 327}, {"a": 0.625, "b": 0.375}, 40, "tokens")
