@@ -12,8 +12,9 @@ from typing import Literal, cast
 import lightning.pytorch as pl
 
 from lit_align.data.chat import ChatFormat
+from lit_align.data.mixture import question_hash
 from lit_align.evals.benchmark import Benchmark, ItemResult, check_scores
-from lit_align.evals.generate import preserved_rng
+from lit_align.evals.no_trace import preserved_rng
 from lit_align.models.policy import Policy
 
 Phase = Literal["before", "during", "after", "validate", "against", "selected"]
@@ -83,10 +84,11 @@ def record(
 
 
 def refuse_trained_items(data: object, benchmarks: Sequence[Benchmark]) -> None:
-    """Refuse items of groups that are on the training side of the data's split, and what a benchmark lacks.
+    """Refuse items that training sees, by group or by question, and what a benchmark lacks.
 
     Args:
-        data: The data module, set up; one without ``trained_groups`` holds no item of any benchmark.
+        data: The data module, set up; one without ``trained_groups`` and ``trained_questions`` holds no item of any
+            benchmark.
         benchmarks: What is to be run.
 
     Raises:
@@ -94,6 +96,7 @@ def refuse_trained_items(data: object, benchmarks: Sequence[Benchmark]) -> None:
         ImportError: A package is missing that a benchmark needs.
     """
     trained: frozenset[str] = getattr(data, "trained_groups", frozenset())
+    asked: frozenset[str] = getattr(data, "trained_questions", frozenset())
     for benchmark in benchmarks:
         benchmark.check()
         if both := sorted(trained & benchmark.groups()):
@@ -101,6 +104,11 @@ def refuse_trained_items(data: object, benchmarks: Sequence[Benchmark]) -> None:
             raise ValueError(
                 f"benchmark {benchmark.name!r}: training sees {len(both)} of its groups, such as {both[0]!r}; "
                 f"give it the split of the data ({split}), or other items"
+            )
+        if seen := [text for text in benchmark.published_questions() if question_hash(text) in asked]:
+            raise ValueError(
+                f"benchmark {benchmark.name!r}: training holds {len(seen)} of its questions, such as {seen[0][:80]!r}; "
+                "take the rows out of the training data"
             )
 
 

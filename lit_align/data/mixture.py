@@ -92,6 +92,31 @@ def group_of(one: Conversation | PreferencePair) -> str:
     return one.group or (content_hash(one) if isinstance(one, Conversation) else messages_hash(one.prompt))
 
 
+def question_hash(text: str) -> str:
+    """Name of a question: the hash of a user turn that opens a conversation.
+
+    Args:
+        text: The user's words.
+    """
+    return messages_hash([Message("user", text)])
+
+
+def questions_of(records: Iterable[Conversation | PreferencePair]) -> frozenset[str]:
+    """Names of the questions that records open with, whatever their group, system turn and later turns.
+
+    Args:
+        records: Any.
+
+    Example:
+        >>> asked = (Message("system", "Be short."), Message("user", "2 + 2?"), Message("assistant", "4"))
+        >>> questions_of([Conversation(asked, "a", "x")]) == {question_hash("2 + 2?")}
+        True
+    """
+    turns = (one.messages if isinstance(one, Conversation) else one.prompt for one in records)
+    opening = (next((turn for turn in each if turn.role == "user"), None) for each in turns)
+    return frozenset(question_hash(turn.content) for turn in opening if turn is not None)
+
+
 def is_held_out(name: str, val_fraction: float, seed: int) -> bool:
     """Whether what has this name is on the validation side.
 

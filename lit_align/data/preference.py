@@ -9,7 +9,7 @@ from collections.abc import Callable
 from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths
 from lit_align.data.mix import Mix
-from lit_align.data.mixture import group_of, is_held_out
+from lit_align.data.mixture import group_of, is_held_out, questions_of
 from lit_align.data.packing import GroupPlan
 from lit_align.data.pair_tokenising import PairTokenising
 from lit_align.data.tokenising import BadRows, Tokenising
@@ -52,6 +52,8 @@ class PreferenceDataModule(WindowDataModule):
 
     Attributes:
         trained_groups: Groups on the training side of the split, once the pairs are read.
+        trained_questions: What these and the replayed conversations open with, as
+            :func:`~lit_align.data.mixture.questions_of` names it.
 
     Raises:
         ValueError: A value is out of its range; a source's row breaks a rule; no pair is left; a pair is over the
@@ -88,6 +90,7 @@ class PreferenceDataModule(WindowDataModule):
         self.bad_rows, self.split_seed, self.seed = bad_rows, split_seed, seed
         self.chat: ChatFormat
         self.trained_groups: frozenset[str] = frozenset()
+        self.trained_questions: frozenset[str] = frozenset()
 
     def setup(self, stage: str) -> None:
         """Read, split and tokenise all pairs, once; says what was kept, cut and dropped."""
@@ -100,6 +103,7 @@ class PreferenceDataModule(WindowDataModule):
         by_source = self._side(False, parts["training"].refuse)
         trained = [pair for source in by_source for pair in source]
         self.trained_groups = frozenset(group_of(pair) for pair in trained)
+        self.trained_questions = questions_of(trained)
         # A row that cannot be read is on neither side; it was refused while the first one was read.
         held_out = self._side(True, lambda *_: None) if self.val_fraction else []
         validation = [pair for source in held_out for pair in source]
@@ -139,7 +143,9 @@ class PreferenceDataModule(WindowDataModule):
 
     def _replay_trees(self) -> list[Tree]:
         part = Tokenising(self.chat, self.lengths, "all", self.token_budget, 0.0, self.bad_rows, "replay")
-        return part.trees(part.drawn(self.replay))
+        replayed = part.drawn(self.replay)
+        self.trained_questions |= questions_of(replayed)
+        return part.trees(replayed)
 
     def _tokenising(self, part: str) -> PairTokenising:
         return PairTokenising(self.chat, self.lengths, self.window, self.token_budget, self.bad_rows, part)

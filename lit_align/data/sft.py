@@ -9,7 +9,7 @@ from typing import Literal
 from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths
 from lit_align.data.mix import Mix
-from lit_align.data.mixture import group_of, split
+from lit_align.data.mixture import group_of, questions_of, split
 from lit_align.data.packing import WindowPlan
 from lit_align.data.tokenising import BadRows, Tokenising
 from lit_align.data.window_module import WindowDataModule, refuse_mixture
@@ -49,6 +49,8 @@ class SFTDataModule(WindowDataModule):
 
     Attributes:
         trained_groups: Groups on the training side of the split, once the conversations are read.
+        trained_questions: What these and the replayed conversations open with, as
+            :func:`~lit_align.data.mixture.questions_of` names it.
 
     Raises:
         ValueError: A value is out of its range; a source's row breaks a rule; no example is left; an example is over
@@ -86,6 +88,7 @@ class SFTDataModule(WindowDataModule):
         self.bad_rows, self.split_seed, self.seed = bad_rows, split_seed, seed
         self.chat: ChatFormat
         self.trained_groups: frozenset[str] = frozenset()
+        self.trained_questions: frozenset[str] = frozenset()
 
     @property
     def _plan(self) -> WindowPlan:
@@ -117,6 +120,7 @@ class SFTDataModule(WindowDataModule):
                 "raise it, name `data.val_sources`, or set it to 0"
             )
         self.trained_groups = frozenset(group_of(one) for one in training)
+        self.trained_questions = questions_of(training)
         if self.mix is not None and training:
             drawn = self.mix.drawn(sides["training"], parts["training"].trained_tokens, parts["training"].say)
             parts["training"].pass_over(training)
@@ -127,7 +131,9 @@ class SFTDataModule(WindowDataModule):
         self._validation = parts["validation"].trees(validation) if wanted else []
         if self.replay:
             part = self._tokenising("replay", 0.0)
-            self._replayed = part.trees(part.drawn(self.replay))
+            replayed = part.drawn(self.replay)
+            self.trained_questions |= questions_of(replayed)
+            self._replayed = part.trees(replayed)
 
     def _tokenising(self, part: str, weight: float) -> Tokenising:
         return Tokenising(self.chat, self.lengths, self.turns, self.token_budget, weight, self.bad_rows, part)

@@ -127,6 +127,10 @@ class Benchmark(ABC):
         """
         return frozenset()
 
+    def published_questions(self) -> list[str]:
+        """Questions of a published set, which training may not hold in whatever form; none by default."""
+        return []
+
     @abstractmethod
     def run(self, policy: Policy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:
         """Measure the model on every item, under ``torch.distributed`` on all ranks together.

@@ -21,8 +21,8 @@ from lit_align.data.tokenising import BadRows, Tokenising
 from lit_align.data.windows import Tree, joined, within
 from lit_align.evals.benchmark import Benchmark, Bounds, ItemResult
 from lit_align.evals.dealing import dealt
-from lit_align.evals.generate import evaluating
 from lit_align.evals.held_out import held_out, kept_conversations
+from lit_align.evals.no_trace import evaluating
 from lit_align.forest import TokenForest
 from lit_align.losses.anchor import ForwardKL, ReverseKL
 from lit_align.models.policy import Policy

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lit_align.evals.no_trace import evaluating, preserved_rng
 from lit_align.evals.prompt_cache import cache_argument, families, prompt_cache
 from lit_align.evals.ranks import gathered, rank_and_world
 from lit_align.evals.sampling import GREEDY, Draw, DrawnTokens, Sampling, Ties
@@ -199,52 +198,6 @@ def generate_batches(
             )
             raise
         yield indices, [_cut(row, ties, stop_ids) for row, ties in zip(rows, chosen, strict=True)]
-
-
-@contextmanager
-def preserved_rng() -> Iterator[None]:
-    """Restore the random states of Python, numpy and torch (CPU and every CUDA device) on exit.
-
-    Lightning's ``isolate_rng`` does the same, but not after an exception.
-
-    Example:
-        >>> _ = torch.manual_seed(0)
-        >>> with preserved_rng():
-        ...     inside = torch.rand(1)
-        >>> bool(torch.rand(1) == inside)
-        True
-    """
-    python_state = random.getstate()
-    numpy_state = np.random.get_state()
-    cpu_state = torch.get_rng_state()
-    # Where CUDA is not in use there is no state to keep, and asking for it would create a context.
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        torch.set_rng_state(cpu_state)
-        if cuda_states is not None:
-            torch.cuda.set_rng_state_all(cuda_states)
-
-
-@contextmanager
-def evaluating(model: nn.Module | CausalLM) -> Iterator[None]:
-    """Evaluation mode for every submodule, restored on exit, also after an exception.
-
-    Args:
-        model: A model, whatever mode each of its parts is in.
-    """
-    # Module by module, since a frozen part may be in eval mode while the rest trains.
-    modes = [(module, module.training) for module in model.modules()]
-    for module, _ in modes:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 @contextmanager

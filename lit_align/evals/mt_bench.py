@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 from lit_align.data.chat import ChatFormat
-from lit_align.data.mixture import messages_hash
 from lit_align.evals.answering import Answer, Generation, Prompt
 from lit_align.evals.benchmark import Benchmark, Bounds, ItemResult
 from lit_align.evals.judge.contract import Judged, Scorer
@@ -95,12 +94,9 @@ class MTBenchBenchmark(Benchmark):
             **scorer_conditions(self.scorer),
         }
 
-    def groups(self) -> frozenset[str]:
-        """The first turns, as training names a group by its prompt: in pairs, and in sources such as Finance-Instruct.
-
-        Where training reads whole conversations without a group, a question among them is not seen.
-        """
-        return frozenset(messages_hash(_opening(one)) for one in self._asked)
+    def published_questions(self) -> list[str]:
+        """The first turns."""
+        return [one.turns[0] for one in self._asked]
 
     def run(self, policy: Policy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:
         """Ask both turns of every question; see :meth:`Benchmark.run`."""

@@ -141,10 +141,6 @@ class AlignModule(Objective):
             raise TypeError(f"fit needs a data module that yields windows, such as SFTDataModule; got {data!r}")
         return cast(WindowData, data)
 
-    @property
-    def _sources(self) -> tuple[str, ...]:
-        return self._data.source_names
-
     def on_train_start(self) -> None:
         """Check policy, reference and attention on real data, and try the largest forest; leaves no trace."""
         start = rng_state()

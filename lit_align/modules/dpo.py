@@ -153,7 +153,7 @@ class DPOModule(AlignModule):
         return ReferenceView(self.reference.target_logps(self.policy, forest) if needs_logps else None)
 
     def _sums(self, scored: ScoredPairs, losses: Tensor) -> Tensor:
-        sums = pair_sums(scored, losses, self.loss.reward_scale, self._sources)
+        sums = pair_sums(scored, losses, self.loss.reward_scale, self._data.source_names)
         return torch.cat([sums, scored.divergence.detach()[None]])
 
     def window_losses(self, forests: Sequence[TokenForest], counts: Tensor, step: int) -> Iterator[ForestLoss]:
@@ -199,7 +199,11 @@ class DPOModule(AlignModule):
         """Those of ``pair_metrics.py``; divergence and coefficient of the anchor."""
         weight = self.anchor.weight(self.global_step)
         anchor: dict[str, Tensor | float] = {"kl": sums[-1] / counts[1].clamp(min=1)} if weight else {}
-        return {**pair_metrics(sums[:-1], self._sources, self.loss.needs_reference), **anchor, "kl_coef": weight}
+        return {
+            **pair_metrics(sums[:-1], self._data.source_names, self.loss.needs_reference),
+            **anchor,
+            "kl_coef": weight,
+        }
 
     # ------------------------------------------------------------------ validation
 
@@ -224,7 +228,7 @@ class DPOModule(AlignModule):
 
     def validation_metrics(self, sums: Tensor) -> dict[str, Tensor | float]:
         """Means over the pairs of the validation set; a loss that couples pairs couples the whole set."""
-        table = sums[:-1].reshape(len(self._sources), -1)
+        table = sums[:-1].reshape(len(self._data.source_names), -1)
         pairs, loss = table[:, BASIC.index("pairs")].sum(), table[:, BASIC.index("loss")].sum()
         tokens = table[:, BASIC.index("tokens")].sum()
         if self.loss.couples_pairs:
@@ -235,7 +239,7 @@ class DPOModule(AlignModule):
             loss = self.loss(pairs_of_sums(whole[:2], whole[2:], self.loss.needs_reference)).sum()
         return {
             "loss": loss / pairs.clamp(min=1),
-            **pair_metrics(sums[:-1], self._sources, compared=True),
+            **pair_metrics(sums[:-1], self._data.source_names, compared=True),
             "kl": sums[-1] / tokens.clamp(min=1),
         }
 

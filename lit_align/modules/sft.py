@@ -99,7 +99,7 @@ class SFTModule(AlignModule):
         loss = nll / counts[0].clamp(min=1) + weight * scores.divergence / counts[1].clamp(min=1)
         entropy, hits = scores.statistics["entropy"][at], scores.statistics["rank"][at] == 0
         sums = [nll.detach(), scores.divergence.detach(), entropy.double().sum(), hits.double().sum()]
-        by_source = source_sums(nlls.detach(), hits, forest, self._sources)
+        by_source = source_sums(nlls.detach(), hits, forest, self._data.source_names)
         return loss, torch.cat([torch.stack(sums), by_source])
 
     def window_metrics(self, sums: Tensor, counts: Tensor) -> dict[str, Tensor | float]:
@@ -114,7 +114,7 @@ class SFTModule(AlignModule):
             "kl_coef": weight,
             "entropy": sums[2] / trained,
             "mean_token_accuracy": sums[3] / trained,
-            **source_metrics(sums[4:], self._sources),
+            **source_metrics(sums[4:], self._data.source_names),
         }
 
     @torch.no_grad()
@@ -133,7 +133,7 @@ class SFTModule(AlignModule):
         columns = [-scores.logps, *scores.divergences, scores.statistics["entropy"], scores.statistics["rank"] == 0]
         values = [column.double()[at] for column in columns]
         totals = [value.sum() for value in values]
-        by_source = source_sums(values[0], values[-1], forest, self._sources)
+        by_source = source_sums(values[0], values[-1], forest, self._data.source_names)
         return torch.cat([torch.stack([totals[0].new_tensor(len(at)), *totals]), by_source])
 
     def validation_metrics(self, sums: Tensor) -> dict[str, Tensor | float]:
@@ -147,7 +147,7 @@ class SFTModule(AlignModule):
             "kl_forward": means[2],
             "entropy": means[3],
             "mean_token_accuracy": means[4],
-            **source_metrics(sums[6:], self._sources),
+            **source_metrics(sums[6:], self._data.source_names),
         }
 
     def objective_identity(self) -> Identity:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from moved_policy import moved
 from torch import Tensor
 
 from lit_align.data.chat import ChatFormat
@@ -68,15 +69,6 @@ def untrained() -> Policy:
     return Policy("tiny-qwen3", Weights(dtype="float32"), LoRA(rank=4, alpha=8, dropout=0.3), "tree_sdpa").train()
 
 
-def moved(policy: Policy, size: float) -> Policy:
-    trained = copy.deepcopy(policy)
-    torch.manual_seed(4)
-    for name, parameter in trained.adapter_parameters().items():
-        if ".lora_B." in name:
-            parameter.data.normal_().mul_(size)
-    return trained.train()
-
-
 @pytest.fixture(scope="module")
 def trained(untrained: Policy) -> Policy:
     return moved(untrained, 0.5)
@@ -130,7 +122,10 @@ def test_an_untrained_adapter_is_the_base_exactly(untrained: Policy, chat: ChatF
 def test_a_tiny_step_has_divergences_that_are_not_below_zero(untrained: Policy, chat: ChatFormat, size: float) -> None:
     benchmark = DriftBenchmark({"tables": Tables(4)}, val_fraction=1.0)
 
-    check_scores(benchmark, benchmark.run(moved(untrained, size), chat))
+    results = benchmark.run(moved(untrained, size), chat)
+    divergences = [item.scores[kl] for item in results for kl in ("kl_policy_base", "kl_base_policy")]
+    assert len(divergences) == 2 * len(results) > 0
+    assert 0 <= min(divergences) < max(divergences) < size
 
 
 @pytest.mark.parametrize("budget", [60, 200])

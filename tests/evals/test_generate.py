@@ -11,7 +11,8 @@ import torch
 from naive_decoding import naive
 
 from lit_align.evals import generate as generate_module
-from lit_align.evals.generate import Completion, generate, preserved_rng
+from lit_align.evals.generate import Completion, generate
+from lit_align.evals.no_trace import preserved_rng
 
 PROMPTS = [[5, 9, 3], [7], [11, 4, 22, 17, 31, 8, 40, 2, 19], [6, 6], [50, 41, 3, 12, 13], [33, 20, 10, 5, 28, 44, 1]]
 

@@ -11,9 +11,13 @@ from typing import Any
 import pytest
 from word_scorer import SPEAKER, WordScorer, says
 
+from lit_align.callbacks.measurement import refuse_trained_items
 from lit_align.data.chat import ChatFormat
 from lit_align.data.preference import PreferenceDataModule
+from lit_align.data.sft import SFTDataModule
+from lit_align.data.sources.messages_file import MessagesFile
 from lit_align.data.sources.preference_file import PreferenceFile
+from lit_align.data.sources.table_skills import TableSkills
 from lit_align.evals.answering import Generation
 from lit_align.evals.benchmark import check_scores
 from lit_align.evals.judge import EndpointJudge, ReferenceScorer, Scorer
@@ -207,16 +211,28 @@ def test_questions_that_the_scorer_could_not_score_are_found_at_the_start(
         replace(asked, scorer=scorer).check()
 
 
-def test_training_on_pairs_of_a_question_is_seen(asked: MTBenchBenchmark, tmp_path: Path) -> None:
-    def trained(prompt: str) -> frozenset[str]:
-        file = tmp_path / "pairs.jsonl"
-        file.write_text(json.dumps({"prompt": prompt, "chosen": "Yes.", "rejected": "No."}), encoding="utf-8")
-        data = PreferenceDataModule(sources=[PreferenceFile(str(file))])
+@pytest.mark.parametrize("kind", ["pairs", "chat", "replay"])
+def test_training_on_a_question_is_refused_in_whatever_form(asked: MTBenchBenchmark, tmp_path: Path, kind: str) -> None:
+    def refuse(question: str) -> None:
+        file = tmp_path / "rows.jsonl"
+        if kind == "pairs":
+            row: dict[str, Any] = {"prompt": question, "chosen": "Yes.", "rejected": "No."}
+            file.write_text(json.dumps(row), encoding="utf-8")
+            data: Any = PreferenceDataModule(sources=[PreferenceFile(str(file))])
+        else:
+            roles = ("system", "user", "assistant", "user", "assistant")
+            texts = ("Be short.", question, "2", "And 2 more?", "4")
+            row = {"messages": [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]}
+            file.write_text(json.dumps(row), encoding="utf-8")
+            rows, others = MessagesFile(str(file)), TableSkills(n=4)
+            chat = {"sources": [rows]} if kind == "chat" else {"sources": [others], "replay": [rows]}
+            data = SFTDataModule(**chat, replay_share=0.5 if kind == "replay" else 0.0)
         data.setup("fit")
-        return data.trained_groups
+        refuse_trained_items(data, [asked])
 
-    assert trained("Add 1 and 1.") <= asked.groups()
-    assert not trained("Add 5 and 5.") & asked.groups()
+    with pytest.raises(ValueError, match=r"training holds 1 of its questions, such as 'Add 1 and 1\.'; take the rows"):
+        refuse("Add 1 and 1.")
+    refuse("Add 5 and 5.")
 
 
 @pytest.mark.parametrize("change", [{"name": ""}, {"categories": []}])

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from moved_policy import moved
 from torch import Tensor
 
 from lit_align.data.chat import ChatFormat
@@ -79,15 +80,6 @@ def untrained() -> Policy:
     torch.manual_seed(3)
     # Dropout, so that a measurement in train mode would show.
     return Policy("tiny-qwen3", Weights(dtype="float32"), LoRA(rank=4, alpha=8, dropout=0.3), "tree_sdpa")
-
-
-def moved(policy: Policy, size: float) -> Policy:
-    trained = copy.deepcopy(policy)
-    torch.manual_seed(4)
-    for name, parameter in trained.adapter_parameters().items():
-        if ".lora_B." in name:
-            parameter.data.normal_().mul_(size)
-    return trained.train()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lit_align.data.chat import ChatFormat
-from lit_align.data.mixture import first_held_out, messages_hash
+from lit_align.data.mixture import first_held_out
 from lit_align.evals.answering import Generation
 from lit_align.evals.benchmark import SHARE, Benchmark, Bounds, ItemResult
 from lit_align.evals.instructions.baselines import Baselines, baselines
@@ -90,9 +90,9 @@ class InstructionBenchmark(Benchmark):
             **self.generation.conditions(),
         }
 
-    def groups(self) -> frozenset[str]:
-        """The prompts, as training names a group by its prompt: in pairs, and in sources such as Finance-Instruct."""
-        return frozenset(messages_hash([Message("user", prompt.text)]) for prompt in self.prompts)
+    def published_questions(self) -> list[str]:
+        """The prompts."""
+        return [prompt.text for prompt in self.prompts]
 
     def run(self, policy: Policy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:
         """Give every prompt to the model; see :meth:`Benchmark.run`."""

@@ -12,7 +12,6 @@ import pytest
 from followed_answers import followed_answer
 
 from lit_align.data.chat import ChatFormat
-from lit_align.data.mixture import group_of
 from lit_align.evals import answering
 from lit_align.evals.answering import Generation
 from lit_align.evals.benchmark import ItemResult, check_scores
@@ -21,7 +20,7 @@ from lit_align.evals.instructions.benchmark import InstructionBenchmark
 from lit_align.evals.instructions.reading import InstructionPrompt
 from lit_align.models.loading import Weights, load_base
 from lit_align.tokenizer import load_tokenizer
-from lit_align.types import Message, PreferencePair
+from lit_align.types import Message
 
 SPEAKER: Any = SimpleNamespace(causal_lm=object())  # a policy whose model is never run
 OWN = InstructionBenchmark(generation=Generation(4000))  # the tiny tokenizer's tokens are short
@@ -127,9 +126,9 @@ def test_conditions_change_with_prompts_parameters_and_generation(tmp_path: Path
     assert all(other != before for other in others)
 
 
-def test_a_prompt_has_the_name_that_a_training_pair_of_it_has() -> None:
-    pair = PreferencePair((Message("user", OWN.prompts[0].text),), "Yes.", "No.", "1", "file")
-    assert group_of(pair) in OWN.groups()
+def test_every_prompt_is_a_question_that_training_may_not_hold() -> None:
+    assert OWN.published_questions() == [prompt.text for prompt in OWN.prompts]
+    assert len(set(OWN.published_questions())) == 89
 
 
 def test_check_reads_the_file() -> None:
