@@ -190,6 +190,13 @@ def test_progress_shows_only_when_generation_takes_long(
     assert f"/{len(PROMPTS)}" in shown
 
 
+def test_ties_after_the_end_of_an_answer_are_none_of_its_own() -> None:
+    row, tied = [5, 6, 9, 9], [True, False, True, True]
+
+    assert generate_module._cut(row, tied, stop_ids=[9]).ties == 2
+    assert generate_module._cut(row, tied, stop_ids=[]).ties == 3
+
+
 def test_preserved_rng_restores_after_an_exception() -> None:
     before = torch.get_rng_state()
 
