@@ -15,6 +15,7 @@ from in_process import shown_line
 from lit_align.cli import main
 
 RUN = Path("lightning_logs/run")
+LOGPS = ("logps/chosen", "logps/rejected")
 CONFIG: dict[str, Any] = {
     "name": "run",
     "seed_everything": 0,
@@ -165,7 +166,16 @@ def test_validate_compares_an_adapter_with_another_and_with_the_base(
     assert start["validate"] == before
     # The reference of this run is an adapter under the live one, which the bare base is without.
     assert with_base["against"] != before
-    assert with_base["against"].keys() == after.keys()
+    bare = deepcopy(CONFIG)
+    bare["model"]["init_args"]["reference"] = {"class_path": "BaseReference"}
+    [benchmark] = bare["trainer"]["callbacks"][0]["init_args"]["benchmarks"]
+    del benchmark["init_args"]["reference"]
+    Path("bare.yaml").write_text(yaml.safe_dump(bare), encoding="utf-8")
+    assert not main(["validate", "-c", "bare.yaml"])
+    fresh = _scores(4, "validate")
+    assert with_base["against"].keys() == fresh.keys()
+    for id_, scores in fresh.items():
+        assert [scores[key] for key in LOGPS] == [with_base["against"][id_][key] for key in LOGPS]
     record = json.loads((RUN / "version_3" / "environment.json").read_text(encoding="utf-8"))
     assert record["data"] == json.loads((RUN / "version_0" / "environment.json").read_text(encoding="utf-8"))["data"]
 
