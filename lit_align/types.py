@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -145,6 +145,17 @@ class ConversationSource(PromptSource):
         del refuse
         return self.conversations()
 
+    def stream(self, refuse: Callable[[str, ValueError], None]) -> Iterator[Conversation]:
+        """Read what :meth:`usable` does, in its order, one after another: a source that reads row by row holds no list.
+
+        What it says of the whole file (a line of the log, that no row is left) comes with the last row, and it shows no
+        progress bar: the reader has one.
+
+        Args:
+            refuse: As for :meth:`usable`.
+        """
+        return iter(self.usable(refuse))
+
     def draw(self, rows: Sequence[Conversation], tokens: Callable[[Conversation], int]) -> list[Conversation]:
         """Choose what is used of one side of the split; all of it, unless a source samples.
 
@@ -189,6 +200,20 @@ class PairSource(PromptSource):
         """
         del refuse
         return self.pairs(keep)
+
+    def stream(
+        self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]
+    ) -> Iterator[PreferencePair]:
+        """Read what :meth:`usable` does, in its order, one after another: a source that reads row by row holds no list.
+
+        What it says of the whole file (a line of the log, that no pair is left) comes with the last row, and it shows
+        no progress bar: the reader has one.
+
+        Args:
+            keep: As for :meth:`pairs`.
+            refuse: As for :meth:`usable`.
+        """
+        return iter(self.usable(keep, refuse))
 
 
 class EvalSource(PromptSource):
