@@ -48,7 +48,8 @@ def test_the_configurations_are_found() -> None:
     assert {_NAMES[path] for path in BASES} == {
         "dpo/quickstart-mix.yaml", "dpo/qwen3-1.7b-finance-3way.yaml", "dpo/qwen3-1.7b-finance-mix.yaml",
         "dpo/qwen3-1.7b-tatqa-recipe.yaml", "dpo/qwen3-1.7b-tatqa.yaml",
-        "dpo/smollm2-135m-mix.yaml", "dpo/smollm2-135m-tatqa-on-policy.yaml", "dpo/smollm2-135m-tatqa.yaml", "eval/smollm2-135m-tatqa.yaml",
+        "dpo/smollm2-135m-mix.yaml", "dpo/smollm2-135m-tatqa-on-policy.yaml", "dpo/smollm2-135m-tatqa.yaml",
+        "eval/smollm2-135m-tatqa.yaml",
         "quickstart-dpo.yaml", "quickstart.yaml", "sft/qwen3-1.7b-finance-instruct.yaml", "sft/qwen3-1.7b-twix.yaml",
         "sft/smollm2-135m-tatqa.yaml", "sft/smollm2-135m.yaml",
     }  # fmt: skip
