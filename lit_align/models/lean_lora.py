@@ -132,6 +132,6 @@ def _rows(x: Tensor) -> Tensor:
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     if total.dtype == left.dtype:
-        total.addmm_(left, right)
+        torch.addmm(total, left, right, out=total)  # in place; `addmm_` is one that torch's FLOP counter passes over
     else:
         total.add_(left @ right)  # in the format of the product, rounded once

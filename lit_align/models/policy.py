@@ -224,6 +224,7 @@ def check_forest_path(policy: Policy, forest: TokenForest) -> float:
     if policy.attention == "padded":
         return 0.0
     shared = policy.hidden(forest)
+    shared[forest.pair_rows] = policy.hidden(forest, forest.pair_rows)  # as a loss reads them
     padded = policy._padded_hidden(forest)
     scale = float(padded.abs().max()) or 1.0
     difference = float((shared - padded).abs().max()) / scale
