@@ -33,6 +33,9 @@ class PairTokenising:
         bad_rows: What a pair does that the chat format refuses, or whose answers are equal: ``stop`` the run, or be
             counted and left out (``drop``).
         part: Name of the part, for messages.
+
+    Attributes:
+        report: What became of the pairs so far.
     """
 
     def __init__(
@@ -40,7 +43,7 @@ class PairTokenising:
     ) -> None:
         self._chat, self._lengths, self._window, self._budget = chat, lengths, window, token_budget
         self._bad_rows, self._part = bad_rows, part
-        self._report = LengthReport(part, lengths, "pairs")
+        self.report = LengthReport(part, lengths, "pairs")
         self._done: dict[int, tuple[PreferencePair, PairPaths | None]] = {}
 
     def trained_tokens(self, pair: PreferencePair) -> int:
@@ -50,7 +53,7 @@ class PairTokenising:
 
     def say(self, line: str) -> None:
         """Log a line about this part of the data."""
-        self._report.say(line)
+        self.report.say(line)
 
     def trees(self, pairs: Iterable[PreferencePair]) -> list[Tree]:
         """Trees of the groups, in the order of their first pairs; says what was kept, cut, dropped and split.
@@ -70,9 +73,9 @@ class PairTokenising:
                 group = group_of_copy(pair.group, given[id(pair)]) or f"{pair.id} #{number}"
                 groups.setdefault(group, []).append(paths)
                 given[id(pair)] += 1
-        self._report.tell()
-        self._report.stop_if_empty(len(groups))
-        self._report.stop_at_losses()
+        self.report.tell()
+        self.report.stop_if_empty(len(groups))
+        self.report.stop_at_losses()
         trees = []
         split = 0
         for name, members in groups.items():
@@ -97,17 +100,17 @@ class PairTokenising:
         """Count those that a mix had no use for, and that were never tokenised."""
         for one in pairs:
             if id(one) not in self._done:
-                self._report.pass_over(one.source)
+                self.report.pass_over(one.source)
 
     def _refuse(self, source: str, error: ValueError, read: bool) -> None:
         if self._bad_rows == "stop":
             raise error
-        self._report.refuse(source, str(error), read)
+        self.report.refuse(source, str(error), read)
 
     def _paths(self, pair: PreferencePair) -> PairPaths | None:
         # By identity: two rows may say the same. The pair is kept beside its paths, so no other gets its id.
         if (done := self._done.get(id(pair))) is None:
-            self._report.row()
+            self.report.row()
             done = self._done[id(pair)] = (pair, self._tokenised(pair))
         return done[1]
 
@@ -125,12 +128,13 @@ class PairTokenising:
         chosen, rejected = (path for path, _ in fitted)
         dropped = sorted(outcomes - {"kept", "cut"})
         if dropped or chosen is None or rejected is None:
-            self._report.count(pair.source, dropped[0], *sizes)
+            self.report.count(pair.source, dropped[0], *sizes)
             return None
         if np.array_equal(chosen.tokens, rejected.tokens):
-            self._report.count(pair.source, "equal after the cut", *sizes)
+            self.report.count(pair.source, "equal after the cut", *sizes)
             return None
-        self._report.count(pair.source, "cut" if "cut" in outcomes else "kept", *sizes)
+        lost = sum(len(path.tokens) for path in rendered) - len(chosen.tokens) - len(rejected.tokens)
+        self.report.count(pair.source, "cut" if "cut" in outcomes else "kept", *sizes, lost)
         return replace(chosen, source=pair.source), replace(rejected, source=pair.source)
 
     def _rendered(self, pair: PreferencePair, answer: str, side: str) -> TokenPath:

@@ -88,7 +88,6 @@ class PreferenceDataModule(WindowDataModule):
         self.val_fraction, self.replay_share, self.window = val_fraction, replay_share, window
         self.mix, self.lengths, self.thinking = mix, lengths, thinking
         self.bad_rows, self.split_seed, self.seed = bad_rows, split_seed, seed
-        self.chat: ChatFormat
         self.trained_groups: frozenset[str] = frozenset()
         self.trained_questions: frozenset[str] = frozenset()
 
@@ -100,6 +99,7 @@ class PreferenceDataModule(WindowDataModule):
         logger.info("reading preference pairs; tokenizer of %s", self.base)
         self.chat = ChatFormat(load_tokenizer(self.base), thinking=self.thinking)
         parts = {part: self._tokenising(part) for part in ("training", "validation")}
+        self.reports = {name: part.report for name, part in parts.items()}
         by_source = self._side(False, parts["training"].refuse)
         trained = [pair for source in by_source for pair in source]
         self.trained_groups = frozenset(group_of(pair) for pair in trained)
@@ -143,6 +143,7 @@ class PreferenceDataModule(WindowDataModule):
 
     def _replay_trees(self) -> list[Tree]:
         part = Tokenising(self.chat, self.lengths, "all", self.token_budget, 0.0, self.bad_rows, "replay")
+        self.reports["replay"] = part.report
         replayed = part.drawn(self.replay)
         self.trained_questions |= questions_of(replayed)
         return part.trees(replayed)

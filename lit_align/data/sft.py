@@ -86,7 +86,6 @@ class SFTDataModule(WindowDataModule):
         self.val_fraction, self.replay_share, self.window = val_fraction, replay_share, window
         self.mix, self.lengths, self.turns, self.thinking = mix, lengths, turns, thinking
         self.bad_rows, self.split_seed, self.seed = bad_rows, split_seed, seed
-        self.chat: ChatFormat
         self.trained_groups: frozenset[str] = frozenset()
         self.trained_questions: frozenset[str] = frozenset()
 
@@ -109,6 +108,7 @@ class SFTDataModule(WindowDataModule):
         # Of each source; split before anything is drawn: what is drawn moves no conversation to the other side.
         sides: dict[str, list[list[Conversation]]] = {"training": [], "validation": []}
         parts = {side: self._tokenising(side, 1.0) for side in sides}
+        self.reports = {side: part.report for side, part in parts.items()}
         for source in self.sources:
             halves = split(source.usable(parts["training"].refuse), self.val_fraction, self.split_seed)
             for side, half in zip(sides, halves, strict=True):
@@ -131,6 +131,7 @@ class SFTDataModule(WindowDataModule):
         self._validation = parts["validation"].trees(validation) if wanted else []
         if self.replay:
             part = self._tokenising("replay", 0.0)
+            self.reports["replay"] = part.report
             replayed = part.drawn(self.replay)
             self.trained_questions |= questions_of(replayed)
             self._replayed = part.trees(replayed)

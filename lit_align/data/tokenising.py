@@ -29,6 +29,9 @@ class Tokenising:
         weight: Weight of the targets in the NLL: 1, or 0 for replayed conversations.
         bad_rows: What a row that the chat format refuses does: ``stop`` the run, or be counted and left out (``drop``).
         part: Name of the part, for messages.
+
+    Attributes:
+        report: What became of the answers so far.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class Tokenising:
         self._chat, self._lengths, self._turns = chat, lengths, turns
         self._budget, self._weight, self._bad_rows = token_budget, weight, bad_rows
         self._trees: dict[int, tuple[Conversation, Tree | None]] = {}
-        self._report = LengthReport(part, lengths)
+        self.report = LengthReport(part, lengths)
 
     def drawn(self, sources: Sequence[ConversationSource]) -> list[Conversation]:
         """What each source draws of its usable rows."""
@@ -57,7 +60,7 @@ class Tokenising:
 
     def say(self, line: str) -> None:
         """Log a line about this part of the data."""
-        self._report.say(line)
+        self.report.say(line)
 
     def trees(self, conversations: Iterable[Conversation]) -> list[Tree]:
         """Trees of the conversations that fit; says what was kept, cut and dropped, by source.
@@ -75,9 +78,9 @@ class Tokenising:
             if (tree := self._tree(conversation)) is not None:
                 trees.append(replace(tree, group=group_of_copy(tree.group, given[id(conversation)])))
                 given[id(conversation)] += 1
-        self._report.tell()
-        self._report.stop_if_empty(len(trees))
-        self._report.stop_at_losses()
+        self.report.tell()
+        self.report.stop_if_empty(len(trees))
+        self.report.stop_at_losses()
         return trees
 
     def refuse(self, source: str, error: ValueError) -> None:
@@ -88,17 +91,17 @@ class Tokenising:
         """Count those that a mix had no use for, and that were never tokenised."""
         for one in conversations:
             if id(one) not in self._trees:
-                self._report.pass_over(one.source)
+                self.report.pass_over(one.source)
 
     def _refuse(self, source: str, error: ValueError, read: bool) -> None:
         if self._bad_rows == "stop":
             raise error
-        self._report.refuse(source, str(error), read)
+        self.report.refuse(source, str(error), read)
 
     def _tree(self, conversation: Conversation) -> Tree | None:
         # By identity: two rows may say the same. The conversation is kept beside its tree, so no other gets its id.
         if (done := self._trees.get(id(conversation))) is None:
-            self._report.row()
+            self.report.row()
             done = self._trees[id(conversation)] = (conversation, self._tokenised(conversation))
         return done[1]
 
@@ -112,7 +115,8 @@ class Tokenising:
         paths = []
         for path in rendered:
             fitted, outcome = self._lengths.fit(path)
-            self._report.count(source, outcome, prompt_size(path), len(path.tokens))
+            lost = 0 if fitted is None else len(path.tokens) - len(fitted.tokens)
+            self.report.count(source, outcome, prompt_size(path), len(path.tokens), lost)
             if fitted is not None:
                 paths.append(replace(fitted, weight=self._weight, source=source))
         if not paths:

@@ -17,6 +17,8 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
+from lit_align.data.chat import ChatFormat
+from lit_align.data.length_report import LengthReport
 from lit_align.data.packing import Plan, WindowSampler
 from lit_align.data.windows import Tree, WindowDataset
 from lit_align.forest import TokenForest, TokenPath, Window
@@ -72,12 +74,15 @@ class WindowDataModule(L.LightningDataModule, ABC):
 
     Attributes:
         holds: What the examples are, ``conversations`` or ``pairs``; a model trains on one of them.
+        chat: The chat format, once the data are set up.
+        reports: What became of the rows of each part (``training``, ``validation``, ``replay``), once they are set up.
 
     Raises:
         ValueError: A value is out of its range.
     """
 
     holds: ClassVar[str]
+    chat: ChatFormat
 
     def __init__(self, token_budget: int, workers: int) -> None:
         super().__init__()
@@ -89,6 +94,20 @@ class WindowDataModule(L.LightningDataModule, ABC):
         self._trained: list[Tree] = []
         self._replayed: list[Tree] = []
         self._validation: list[Tree] = []
+        self.reports: dict[str, LengthReport] = {}
+
+    @property
+    def parts(self) -> dict[str, list[Tree]]:
+        """The trees of ``training``, ``validation`` and ``replay``."""
+        return {"training": self._trained, "validation": self._validation, "replay": self._replayed}
+
+    def planned_forests(self, window: int) -> list[list[Tree]]:
+        """The trees of each forest of a window of the run on one process; nothing is built.
+
+        Args:
+            window: Its number, from 0.
+        """
+        return WindowDataset(self._trained, self._replayed, self._plan, self.token_budget, 0, 1).packed(window)
 
     @property
     @abstractmethod
