@@ -44,8 +44,8 @@ def estimate_memory(
 ) -> MemoryEstimate:
     r"""Estimate the memory of one forest of :math:`T` rows; the base's ``config.json`` is read, no weights.
 
-    With :math:`h` the hidden size, :math:`q` and :math:`k` the widths of queries and of keys, :math:`m` that of the MLP,
-    :math:`L` the layers, and :math:`s` the bytes of the base's number format, the layers keep
+    With :math:`h` the hidden size, :math:`q` and :math:`k` the widths of queries and of keys, :math:`m` that of the
+    MLP, :math:`L` the layers, and :math:`s` the bytes of the base's number format, the layers keep
 
     .. math:: L \left( T \left[ 8 h + s (2 h + 2 q + 2 k + 3 m) + 4 n + \sum_a i_a \right] + 2 s K k' \right)
 
@@ -57,8 +57,8 @@ def estimate_memory(
     checkpointing :math:`L T h s` and one layer. On top come three times the widest activation of a layer, the final
     hidden states, and the head's chunk of logits (64 MiB on CUDA, 16 on a CPU) three times.
 
-    Weights are :math:`s` bytes a parameter (NF4: 0.516 for those of linear layers, the head aside), the adapter 16: itself,
-    its gradient and two moments.
+    Weights are :math:`s` bytes a parameter (NF4: 0.516 for those of linear layers, the head aside), the adapter 16:
+    itself, its gradient and two moments.
 
     Args:
         base: See :func:`lit_align.tokenizer.resolve_base`.

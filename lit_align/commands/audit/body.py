@@ -13,7 +13,7 @@ from typing import Any
 from lit_align.checkpoint import write_whole
 from lit_align.commands.audit.coloured import Coloured, coloured
 from lit_align.commands.audit.page import page
-from lit_align.data.audit.contamination import contamination
+from lit_align.data.audit.contamination import Asked, contamination
 from lit_align.data.audit.counts import lengths, rows_kept
 from lit_align.data.audit.examples import drawn, examples, read_texts
 from lit_align.data.audit.language import languages
@@ -78,13 +78,14 @@ def audit(
     measured = _kept(data)
     every = drawn(examples(data), settings.sample)
     texts = read_texts(every, data.chat.tokenizer)
+    asked = {one.name: Asked(one.asked(), bool(one.published_questions())) for one in benchmarks}
     measured = joined((
         measured,
         lengths(data),
         token_measures(data, settings),
         surface_accuracy(texts, settings),
         near_repeats(texts, settings),
-        contamination(texts, {one.name: one.asked() for one in benchmarks}, settings),
+        contamination(texts, asked, settings),
         languages(texts, settings),
         personal_data(texts, settings),
         epoch_load(data),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from lit_align.commands.audit.coloured import Coloured, Run
-from lit_align.commands.audit.terminal import cell_text
+from lit_align.commands.audit.terminal import cell_text, headings
 from lit_align.data.audit.table import Cell, Measured, Table
 
 _LONGEST_RUN = 6_000  # characters of a run; the middle of a longer one is left out
@@ -81,10 +81,9 @@ def _anchor(name: str) -> str:
 
 def _section(table: Table) -> str:
     right = [all(isinstance(row[i], int | float | None) for row in table.rows) for i in range(len(table.columns))]
+    names = headings(table)
     used = [i for i in range(len(table.columns)) if any(row[i] not in (None, "") for row in table.rows)]
-    head = "".join(
-        f"<th{' class=number' * right[i]}>{escape(table.columns[i].removesuffix(', share'))}</th>" for i in used
-    )
+    head = "".join(f"<th{' class=number' * right[i]}>{escape(names[i])}</th>" for i in used)
     body = "".join(
         "<tr>" + "".join(_cell(row[i], table.columns[i], right[i]) for i in used) + "</tr>\n" for row in table.rows
     )
@@ -105,11 +104,17 @@ def _cell(cell: Cell, column: str, right: bool) -> str:
 
 def _article(one: Coloured) -> str:
     counts = ", ".join(
-        f"{sum(run.tokens for run in one.runs if run.kind == kind)} {kind}" for kind in ("prompt", "answer", "scaffold")
+        f"{sum(run.tokens for runs in one.paths for run in runs if run.kind == kind)} {kind}"
+        for kind in ("prompt", "answer", "scaffold")
+    )
+    sides = ("chosen", "rejected") if len(one.paths) == 2 else ("",)
+    paths = "".join(
+        f"{f'<small>{side}</small>' * bool(side)}<pre class=tokens>{''.join(map(_span, runs))}</pre>"
+        for side, runs in zip(sides, one.paths, strict=True)
     )
     return (
-        f"<article><h3>{escape(one.place)}, {escape(one.id)} <small>{counts} tokens</small></h3>"
-        f"<pre class=tokens>{''.join(map(_span, one.runs))}</pre></article>\n"
+        f"<article><h3>{escape(one.part)}: {escape(one.source)}, {escape(one.id)} <small>{counts} tokens</small></h3>"
+        f"{paths}</article>\n"
     )
 
 

@@ -30,9 +30,11 @@ def report_lines(measured: Measured, samples: Sequence[Coloured], colour: bool) 
     if samples:
         legend = (_painted(kind, kind, colour) for kind in _COLOURS)
         yield f"{bold}tokens{off}: {' '.join(legend)}"
-        for one in samples:
-            yield f"  {one.place}, {one.id}"
-            yield "    " + "".join(_painted(run.kind, _shortened(run.text), colour) for run in one.runs)
+        firsts = {one.source: one for one in reversed(samples) if one.part == "training"}
+        for one in reversed(firsts.values()):
+            yield f"  {one.source}, {one.id}"
+            for runs in one.paths:
+                yield "    " + "".join(_painted(run.kind, _shortened(run.text), colour) for run in runs)
         yield ""
     for check in measured.failed:
         yield f"{_RED if colour else ''}failed{off} {check}"
@@ -49,7 +51,7 @@ def table_lines(table: Table) -> Iterator[str]:
     texts = [[cell_text(cell, name) for cell, name in zip(row, table.columns, strict=True)] for row in table.rows]
     long = {i for i, _ in enumerate(table.columns) if any(len(row[i]) > _WIDEST for row in texts)}
     shown = [i for i in range(len(table.columns)) if i not in long and any(row[i] for row in texts)]
-    names = [name.removesuffix(", share") for name in table.columns]
+    names = headings(table)
     widths = {i: max(len(names[i]), *(len(row[i]) for row in texts)) for i in shown}
     right = {i for i in shown if all(isinstance(row[i], int | float | None) for row in table.rows)}
 
@@ -62,6 +64,18 @@ def table_lines(table: Table) -> Iterator[str]:
         yield from (f"    {names[i]}: {row[i]}" for i in sorted(long) if row[i])
 
 
+def headings(table: Table) -> list[str]:
+    """Names of the columns as they are shown: a share beside its number is called just that.
+
+    Args:
+        table: The table.
+    """
+    return [
+        "share" if name == f"{before}, share" else name.removesuffix(", share")
+        for before, name in zip(("", *table.columns), table.columns, strict=False)
+    ]
+
+
 def cell_text(cell: Cell, column: str) -> str:
     """A cell in characters.
 
@@ -70,8 +84,8 @@ def cell_text(cell: Cell, column: str) -> str:
         column: Its column, which says whether it is a share.
 
     Example:
-        >>> cell_text(0.25, "cut, share"), cell_text(12345, "n"), cell_text((0, 1, 4, 8), "1, 2, 4, …"), cell_text(None, "")
-        ('25.0%', '12,345', '_.-#', '')
+        >>> cell_text(0.25, "cut, share"), cell_text(12345, "n"), cell_text((0, 1, 4, 8), "1, 2, 4, …")
+        ('25.0%', '12,345', '_.-#')
     """
     if cell is None:
         return ""

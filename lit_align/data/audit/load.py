@@ -37,8 +37,8 @@ def epoch_load(data: WindowDataModule) -> Measured:
         round(forests / len(looked_at), 2), rows / forests / data.token_budget,
     )  # fmt: skip
     about = (
-        f"Of {len(looked_at)} of {windows} windows, one process. Tokens are those of all examples, each whole; rows are "
-        "what the model computes of them once what they share is shared; `shared` is tokens a row."
+        f"Of {len(looked_at)} of {windows} windows, one process. Tokens are those of all examples, each whole; rows "
+        "are what the model computes of them once what they share is shared; `shared` is tokens a row."
     )
     columns = (
         "windows",

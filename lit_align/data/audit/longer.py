@@ -48,7 +48,8 @@ def length_bias(every: Iterable[Example], settings: AuditSettings) -> Measured:
             checks.append(Check("audit.max_longer", f"{part}: {source}", beyond, settings.max_longer, advice))
     about = "Pairs whose chosen answer has more tokens than the rejected one; ties count half, intervals over groups."
     columns = (
-        "part", "source", "pairs", "chosen is longer, share", "95 %", "chosen, tokens", "rejected, tokens", "difference",
+        "part", "source", "pairs", "chosen is longer, share", "95 %", "chosen, tokens", "rejected, tokens",
+        "difference",
     )  # fmt: skip
     tables = (Table("length bias", about, columns, tuple(rows)),) if rows else ()
     return Measured(tables, tuple(checks))

@@ -1,100 +1,160 @@
-"""Examples that are nearly the same, found by MinHash and verified."""
+"""Texts that are nearly the same, found by MinHash and verified."""
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from tqdm import tqdm
 
-from lit_align.data.audit.examples import Text
+from lit_align.data.audit.examples import Example, Text
 from lit_align.data.audit.settings import AuditSettings
 from lit_align.data.audit.table import Cell, Check, Measured, Table
+
+Item = TypeVar("Item")
 
 _WORD = re.compile(r"\w+")
 _SHINGLE = 5  # words
 _PERMUTATIONS = 128
 
 
-def shingles(text: str) -> frozenset[str]:
-    """All runs of five words of a text, in lower case and without punctuation; of a shorter one all its words.
+@dataclass(frozen=True, eq=False)
+class Sketch:
+    """What a text is compared by.
 
-    Args:
-        text: Any.
-
-    Example:
-        >>> sorted(shingles("One, two three four five SIX."))
-        ['one two three four five', 'two three four five six']
+    Attributes:
+        shingles: Its word 5-grams.
+        signature: Their MinHash.
     """
-    words = _WORD.findall(text.casefold())
-    return frozenset(" ".join(words[i : i + _SHINGLE]) for i in range(max(1, len(words) - _SHINGLE + 1)))
+
+    shingles: frozenset[str]
+    signature: Any
+
+    @classmethod
+    def of(cls, text: str) -> Sketch:
+        """Take all runs of five words of a text, in lower case without punctuation; of a shorter one all its words.
+
+        Args:
+            text: Any.
+
+        Example:
+            >>> sorted(Sketch.of("One, two three four five SIX.").shingles)
+            ['one two three four five', 'two three four five six']
+        """
+        from datasketch import MinHash
+
+        words = _WORD.findall(text.casefold())
+        found = frozenset(" ".join(words[i : i + _SHINGLE]) for i in range(max(1, len(words) - _SHINGLE + 1)))
+        signature = MinHash(num_perm=_PERMUTATIONS, seed=1)
+        signature.update_batch([shingle.encode() for shingle in found])
+        return cls(found, signature)
 
 
-def near_repeats(texts: Sequence[Text], settings: AuditSettings) -> Measured:
-    r"""Examples of a source, and of validation and training, whose texts are nearly the same.
+class Neighbours(Generic[Item]):
+    r"""Items by their texts, and which of them are nearly a given one.
 
     The likeness of two texts is that of their sets of word 5-grams, :math:`J = |A \cap B| / |A \cup B|`. Candidates
     are those with an equal band of their MinHash signatures (Broder 1997; 128 permutations, bands set to the limit by
-    datasketch); each is verified on the sets themselves, so no pair is counted that is below the limit, while one that
-    is just above it may be missed. Two examples of one group share a context by design and are not compared.
+    datasketch); each is verified on the sets themselves, so none is found that is below the limit, while one just above
+    it may be missed.
+
+    Args:
+        jaccard: The limit, in (0, 1].
+
+    Example:
+        >>> known = Neighbours[str](0.8)
+        >>> known.add("q1", Sketch.of("What was the revenue of the whole company in 2019?"))
+        >>> known.nearest(Sketch.of("what was the revenue of the whole company in 2019"))
+        ('q1', 1.0)
+        >>> known.nearest(Sketch.of("What was the profit of the whole company in 2019?")) is None
+        True
+    """
+
+    def __init__(self, jaccard: float) -> None:
+        from datasketch import MinHashLSH
+
+        self._jaccard = jaccard
+        self._index = MinHashLSH(threshold=jaccard, num_perm=_PERMUTATIONS)
+        self._sketches: dict[str, Sketch] = {}
+        self._items: dict[str, list[Item]] = {}  # by key; those whose texts are the same share one
+
+    def add(self, item: Item, sketch: Sketch) -> None:
+        """Remember an item.
+
+        Args:
+            item: Any.
+            sketch: Of its text.
+        """
+        key = hashlib.blake2b("\n".join(sorted(sketch.shingles)).encode(), digest_size=16).hexdigest()
+        if key not in self._sketches:
+            self._sketches[key] = sketch
+            self._index.insert(key, sketch.signature)
+        self._items.setdefault(key, []).append(item)
+
+    def nearest(self, sketch: Sketch, allowed: Callable[[Item], bool] = lambda _: True) -> tuple[Item, float] | None:
+        """The item that is most like a text, and its likeness; None where none reaches the limit.
+
+        Args:
+            sketch: Of the text.
+            allowed: Which items count.
+        """
+        best: tuple[Item, float] | None = None
+        for key in sorted(self._index.query(sketch.signature)):
+            other = self._sketches[key].shingles
+            likeness = len(sketch.shingles & other) / len(sketch.shingles | other)
+            if likeness >= max(self._jaccard, best[1] if best else 0.0):
+                item = next(filter(allowed, self._items[key]), None)
+                best = best if item is None else (item, likeness)
+        return best
+
+
+def near_repeats(texts: Sequence[Text], settings: AuditSettings) -> Measured:
+    """Examples of a source, and of validation and training, whose texts are nearly the same.
+
+    Two examples of one group share a context by design and are not compared. See :class:`Neighbours`.
 
     Args:
         texts: Examples, those of training first.
         settings: The limits.
     """
-    from datasketch import MinHash, MinHashLSH
-
-    sets = [shingles(text.whole) for text in texts]
-    index = MinHashLSH(threshold=settings.jaccard, num_perm=_PERMUTATIONS)
-    signatures = MinHash.generator(
-        ([shingle.encode() for shingle in sorted(one)] for one in sets), num_perm=_PERMUTATIONS, seed=1
-    )
+    trained = Neighbours[Example](settings.jaccard)
+    by_place: dict[str, Neighbours[Example]] = {}
     counts: dict[tuple[str, str], dict[str, int]] = {}
-    shown: dict[tuple[str, str, str], tuple[float, str]] = {}
-    bar = tqdm(signatures, total=len(sets), desc="comparing examples", delay=2, leave=False, unit=" examples")
-    for number, signature in enumerate(bar):
-        one = texts[number].example
-        count = counts.setdefault((one.part, one.source), {"n": 0, "repeats": 0, "trained": 0})
+    shown: dict[tuple[str, str], dict[str, str]] = {}
+    for text in tqdm(texts, desc="comparing examples", delay=2, leave=False, unit=" examples"):
+        one, sketch = text.example, Sketch.of(text.whole)
+        place = (one.part, one.source)
+        count = counts.setdefault(place, {"n": 0, "repeats": 0, "trained": 0})
         count["n"] += 1
-        best: dict[str, tuple[float, str]] = {}
-        for candidate in sorted(index.query(signature)):
-            other = texts[candidate].example
-            if other.group == one.group:
+        before = by_place.setdefault(one.place, Neighbours(settings.jaccard))
+        for kind, known in {"trained": trained, "repeats": before}.items():
+            if kind == "trained" and one.part != "validation":
                 continue
-            kind = _kind(texts[number], texts[candidate])
-            if kind and kind not in best:
-                union = len(sets[number] | sets[candidate])
-                likeness = len(sets[number] & sets[candidate]) / union
-                if likeness >= settings.jaccard:
-                    best[kind] = (likeness, f"{one.id} ~ {other.id} ({likeness:.2f})")
-        for kind, found in best.items():
-            count[kind] += 1
-            shown.setdefault((one.part, one.source, kind), found)
-        index.insert(number, signature)
+            group = one.group
+            if near := known.nearest(sketch, lambda other, group=group: other.group != group):
+                count[kind] += 1
+                shown.setdefault(place, {}).setdefault(kind, f"{one.id} ~ {near[0].id} ({near[1]:.2f})")
+        before.add(one, sketch)
+        if one.part == "training":
+            trained.add(one, sketch)
     rows: list[tuple[Cell, ...]] = []
     checks = []
     for (part, source), count in counts.items():
-        kind, limit, key = "repeats", settings.max_near_repeated, "audit.max_near_repeated"
-        trained: Cell = None
-        if part == "validation":
-            kind, limit, key, trained = "trained", settings.max_near_leaked, "audit.max_near_leaked", count["trained"]
-        found = [told for name in ("trained", "repeats") if (told := shown.get((part, source, name)))]
-        such = "; ".join(told for _, told in found)
-        rows.append((part, source, count["n"], count["repeats"], count["repeats"] / count["n"], trained, such))
+        such = "; ".join(shown.get((part, source), {}).values())
+        held_out = part == "validation"
+        leaked = count["trained"] if held_out else None
+        rows.append((part, source, count["n"], count["repeats"], count["repeats"] / count["n"], leaked, such))
+        limit = settings.max_near_leaked if held_out else settings.max_near_repeated
         if limit is not None and part != "replay":
+            key, kind = ("leaked", "trained") if held_out else ("repeated", "repeats")
             advice = f"take them out, or raise it where the texts follow a pattern by design{f': {such}' * bool(such)}"
-            checks.append(Check(key, f"{part}: {source}", count[kind] / count["n"], limit, advice))
+            checks.append(Check(f"audit.max_near_{key}", f"{part}: {source}", count[kind] / count["n"], limit, advice))
     about = (
-        f"Word 5-grams in common by at least {settings.jaccard:g} (Jaccard), other groups alone; exact repeats count. Of "
-        f"a source up to {settings.sample} examples are compared."
+        f"Word 5-grams in common by at least {settings.jaccard:g} (Jaccard), other groups alone; exact repeats count. "
+        f"Of a source up to {settings.sample} examples are compared."
     )
     columns = ("part", "source", "compared", "near-repeats", "near-repeats, share", "nearly trained too", "such as")
     return Measured((Table("near-repeats", about, columns, tuple(rows)),), tuple(checks))
-
-
-def _kind(one: Text, other: Text) -> str:
-    """What the second of two near-duplicates is: a repeat in its source, or a validation text that is trained."""
-    a, b = one.example, other.example
-    if a.part == "validation" and b.part == "training":
-        return "trained"
-    return "repeats" if a.place == b.place else ""

@@ -89,8 +89,8 @@ def personal_data(texts: Sequence[Text], settings: AuditSettings) -> Measured:
             advice = f"drop the rows, and revoke what is real: {names}"
             checks.append(Check("audit.max_secrets", where, len(secrets), settings.max_secrets, advice))
     about = (
-        f"Examples (up to {settings.sample} of a source) that hold an e-mail address, or a string in the form of a key, "
-        "token or password. What is found is masked here."
+        f"Examples (up to {settings.sample} of a source) that hold an e-mail address, or a string in the form of a "
+        "key, token or password. What is found is masked here."
     )
     columns = ("part", "source", "looked at", "with e-mail", "with e-mail, share", "with secret", "such as")
     return Measured((Table("personal data", about, columns, tuple(rows)),), tuple(checks))

@@ -59,9 +59,9 @@ def exact_repeats(every: Iterable[Example], settings: AuditSettings) -> Measured
         share = count.repeats / count.n
         rows.append((part, source, count.n, count.repeats, share, count.elsewhere, leaked, prompts_trained, shown))
     about = (
-        "Same prompt and same answer (of a pair: both answers), token by token: as an earlier example of the source, of "
-        "another source of the part, or, of validation, as a trained one; and validation prompts that training holds "
-        "with whatever answer."
+        "Same prompt and same answer (of a pair: both answers), token by token: as an earlier example of the source, "
+        "of another source of the part, or, of validation, as a trained one; and validation prompts that training "
+        "holds with whatever answer."
     )
     columns = (
         "part", "source", "n", "repeats", "repeats, share", "in another source", "trained too", "prompt trained too",
@@ -80,7 +80,7 @@ def _checks(counts: dict[tuple[str, str], _Count], settings: AuditSettings) -> I
         if part == "validation" and settings.max_leaked is not None:
             advice = (
                 f"{count.leaked} of {count.n} validation examples are trained{such}: take them out of "
-                "`data.val_sources`, or split by `data.val_fraction`, which parts no text"
+                "`data.val_sources`; where a cut made them alike, raise `data.lengths.max_length`"
             )
             yield Check("audit.max_leaked", f"{part}: {source}", count.leaked / count.n, settings.max_leaked, advice)
 

@@ -82,8 +82,8 @@ def surface_accuracy(texts: Sequence[Text], settings: AuditSettings) -> Measured
             bound = settings.max_surface_accuracy
             checks.append(Check("audit.max_surface_accuracy", f"training: {source}", found.low, bound, advice))
     about = (
-        "Accuracy of a classifier of single answers (words, beginnings and ends, shape) that does not see the prompt, on "
-        f"groups that it did not learn from; 50 % is chance. Up to {_MOST_PAIRS} pairs of a source."
+        "Accuracy of a classifier of single answers (words, beginnings and ends, shape) that does not see the prompt, "
+        f"on groups that it did not learn from; 50 % is chance. Up to {_MOST_PAIRS} pairs of a source."
     )
     table = Table("told apart without the prompt", about, ("source", "pairs", "accuracy, share", "95 %"), tuple(rows))
     return Measured((table,) if rows else (), tuple(checks))
