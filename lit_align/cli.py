@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -23,22 +22,21 @@ from lit_align.callbacks.checkpoint import WindowCheckpoint
 from lit_align.callbacks.displacement_guard import DisplacementGuard
 from lit_align.callbacks.early_stopping import MTBenchEarlyStopping
 from lit_align.callbacks.finished_adapter import FinishedAdapter
+from lit_align.callbacks.measured import benchmarks_of
 from lit_align.callbacks.measurement import refuse_trained_items
 from lit_align.callbacks.progress import WindowProgress
 from lit_align.callbacks.run_record import RunRecord
 from lit_align.checkpoint import AdapterCheckpointIO
 from lit_align.cli_answers import complain, quick_answer, read_given, refuse_link_target
+from lit_align.cli_audit import run_audit
 from lit_align.cli_class_change import class_changes
 from lit_align.cli_commands import COMMAND_CLASSES, run_command
 from lit_align.cli_explain import refusal
 from lit_align.cli_parser import AlignParser, RefusedSettingsError
-from lit_align.cli_quiet import quiet_libraries, shows_colour
-from lit_align.commands.audit import audit
-from lit_align.commands.audit.terminal import report_lines
+from lit_align.cli_quiet import quiet_libraries
 from lit_align.data.audit.settings import AuditSettings
 from lit_align.data.audit.start import refuse_unsound
 from lit_align.data.window_module import WindowDataModule
-from lit_align.evals.benchmark import Benchmark
 from lit_align.fit_loop import EndingFitLoop
 from lit_align.models.adapter_switch import AdapterSwitch
 from lit_align.modules.base import AlignModule
@@ -151,10 +149,6 @@ class AlignCLI(LightningCLI):
     def _callbacks(self) -> list[Any]:
         return cast("list[Any]", self.trainer.callbacks)  # type: ignore[attr-defined]
 
-    @property
-    def _benchmarks(self) -> list[Benchmark]:
-        return _benchmarks_of(self._callbacks)
-
     def _refuse_misfit(self, switch: AdapterSwitch) -> None:
         if isinstance(self.model, AlignModule):
             switch.check(self.model.base, self.model.lora)
@@ -169,13 +163,13 @@ class AlignCLI(LightningCLI):
                 if isinstance(one, MTBenchEarlyStopping) and one.state_key in saved:
                     # Lightning does so for a fit alone; the table marks the questions that chose.
                     one.load_state_dict(saved[one.state_key])
-        for benchmark in self._benchmarks:
+        for benchmark in benchmarks_of(self._callbacks):
             benchmark.check()
         self.datamodule.prepare_data()
         self.datamodule.setup(stage)
         if stage == "fit" and isinstance(self.datamodule, WindowDataModule):
             refuse_unsound(self.datamodule, self._get(self.config_init, "audit"))
-        refuse_trained_items(self.datamodule, self._benchmarks)
+        refuse_trained_items(self.datamodule, benchmarks_of(self._callbacks))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add atomic checkpoints, and the two loggers of the run's folder unless others are asked for."""
@@ -196,44 +190,22 @@ class AlignCLI(LightningCLI):
 
 
 class AuditCLI(AlignCLI):
-    """Takes what ``fit`` takes, and measures the data: no trainer is built and no weights are read.
-
-    Attributes:
-        status: The exit status: 1 where a limit is broken.
-    """
-
-    status = 0
+    """Takes what ``fit`` takes, and builds neither a trainer nor a model with weights."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Those of ``fit``, and the folder of the report."""
         super().add_arguments_to_parser(parser)
-        parser.add_argument("--out", type=str, default="", help="Default: lightning_logs/audit/NAME.")
-        for key in ("ckpt_path", "against"):  # they stand in files of other commands
+        parser.add_argument("--out", type=str, default="", help="Folder of the report; lightning_logs/audit/NAME.")
+        for key in ("ckpt_path", "against"):  # may stand in a file of another command
             parser.add_argument(f"--{key}", type=str, default=None, help="Not used here.")
 
     def instantiate_classes(self) -> None:
-        """Build all but the trainer, and measure."""
+        """Build all but the trainer."""
         try:
             self.config_init = self.parser.instantiate_classes(self.config)
-            trainer, data = self.config_init["trainer"], self.config_init["data"]
-            self.datamodule, self.model = data, self.config_init["model"]
-            refuse_other_data(self.model, data)
+            refuse_other_data(self.config_init["model"], self.config_init["data"])
         except (ValueError, MisconfigurationException) as error:
             raise RefusedSettingsError(refusal(error, read_given(sys.argv[1:]))) from error
-        name = self.config_init["name"]
-        out = self.config_init["out"] or str(Path("lightning_logs") / "audit" / name)
-        benchmarks = _benchmarks_of(_as_list(trainer.callbacks))
-        cuda = str(trainer.accelerator) in {"gpu", "cuda"} or torch.cuda.is_available()
-        report = audit(name, self.model, data, benchmarks, self.config_init["audit"], out, cuda)
-        for line in report_lines(report.measured, report.samples, shows_colour(sys.stdout)):
-            print(line)  # noqa: T201  the answer
-        logger.info(f"{Path(out) / 'audit.html'}")
-        self.status = 1 if report.measured.failed else 0
-
-
-def _benchmarks_of(callbacks: list[Any]) -> list[Benchmark]:
-    evaluated = chain(*(one.benchmarks for one in callbacks if isinstance(one, BenchmarkEvaluation)))
-    return [*evaluated, *(one.benchmark for one in callbacks if isinstance(one, MTBenchEarlyStopping))]
 
 
 _PACKAGE = str(Path(__file__).parent)
@@ -267,11 +239,8 @@ def main(args: ArgsType = None) -> int:
         except (ValueError, FileNotFoundError) as error:
             raise RefusedSettingsError(str(error)) from error
         if words[0] == "audit":
-            return _run(words[1:], AuditCLI, run=False).status
-        if words[0] in COMMAND_CLASSES:
-            run_command(words)
-        else:
-            _run(words, AlignCLI, run=True)
+            return run_audit(_built(AuditCLI, words[1:], run=False).config_init)
+        (run_command if words[0] in COMMAND_CLASSES else _run)(words)
     except RefusedSettingsError as error:
         if show_traceback:
             raise
@@ -289,10 +258,14 @@ def main(args: ArgsType = None) -> int:
     return 0
 
 
+def _run(words: list[str]) -> None:
+    _built(AlignCLI, words, run=True)
+
+
 _CLI = TypeVar("_CLI", bound=AlignCLI)
 
 
-def _run(words: list[str], command: type[_CLI], run: bool) -> _CLI:
+def _built(command: type[_CLI], words: list[str], run: bool) -> _CLI:
     sys.argv[1:] = words  # Lightning's subprocess launcher starts the other ranks with these
     return command(
         LightningModule,

@@ -158,7 +158,7 @@ def _read_config(name: str) -> dict[str, Any]:
 
 def _flat(file: str, path: str, value: Any) -> Iterator[Given]:
     path = re.sub(r"(^|\.)init_args(?=\.|$)", "", path).removeprefix(".")
-    path = re.sub(rf"^({'|'.join(COMMANDS)})(\.|$)", "", path)
+    path = re.sub(r"^(fit|validate)(\.|$)", "", path)  # a file may hold their keys below the command's name
     if isinstance(value, str) and (path in {"model", "data"} or value.endswith((".yaml", ".yml"))):
         # A file in place of the values; one that is named in a file lies beside it.
         inner = next((one for one in (str(Path(file).parent / value), value) if Path(one).is_file()), "")

@@ -48,6 +48,7 @@ ALLOWED["cli_parser"] = {"cli_answers", "cli_class_change", "cli_explain"}
 ALLOWED["cli_commands"] = {"cli_answers", "cli_explain", "cli_parser", "commands"}
 ALLOWED["cli_names"] = {"callbacks", "data", "evals", "losses", "modules"}  # what a configuration may name
 ALLOWED["cli_quiet"] = set()
+ALLOWED["cli_audit"] = {"callbacks", "cli_quiet", "commands"}
 ALLOWED["cli"] = {*ALLOWED}
 ALLOWED["__main__"] = {"cli", "cli_answers"}
 FREE = {"lit_align", "lit_align.__version__"}  # the package itself

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lit_align.data.audit.examples import Example
 from lit_align.data.audit.settings import AuditSettings
 from lit_align.data.audit.table import Cell, Check, Measured, Table
 from lit_align.data.length_report import KEPT, REFUSED
 from lit_align.data.window_module import WindowDataModule
-from lit_align.forest import TokenClass
+from lit_align.forest import TokenClass, TokenPath
 
 _QUANTILES = (0.05, 0.5, 0.95, 0.99)
 
@@ -66,44 +68,72 @@ def lengths(data: WindowDataModule) -> Measured:
     return Measured((Table("lengths", about, columns, tuple(rows)),))
 
 
-def _spread(sizes: np.ndarray) -> tuple[Cell, ...]:
+def _spread(sizes: NDArray[np.int64]) -> tuple[Cell, ...]:
     quantiles = (int(np.quantile(sizes, q, method="inverted_cdf")) for q in _QUANTILES)
     doublings = np.bincount(np.ceil(np.log2(np.maximum(sizes, 1))).astype(np.int64))
     return (len(sizes), round(float(sizes.mean()), 1), *quantiles, int(sizes.max()), tuple(map(int, doublings)))
 
 
-def ends_kept(
-    every: Iterable[Example], lost_tokens: dict[tuple[str, str], int], ends: Sequence[int], settings: AuditSettings
+def token_classes(
+    every: Iterable[Example], lost_tokens: Mapping[tuple[str, str], int], end: int, settings: AuditSettings
 ) -> Measured:
-    """What cuts took: the tokens, and the end-of-turn token that tells a model to stop.
+    """What cuts took (tokens, and the end-of-turn token that tells a model to stop), and tokens of a wrong class.
+
+    The classes of a path are wrong where no token is an answer's, where prompt follows on the answer, or where the
+    answer holds an end-of-turn token that is not its last.
 
     Args:
         every: All examples.
         lost_tokens: Tokens that cuts took, by part and source.
-        ends: Ids of the tokens that end a turn.
+        end: Id of the token that ends a turn.
         settings: The limits.
     """
-    counts: dict[tuple[str, str], np.ndarray] = {}
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    first: dict[tuple[str, str], str] = {}
     for one in every:
-        count = counts.setdefault((one.part, one.source), np.zeros(3, np.int64))
+        count = counts.setdefault((one.part, one.source), Counter())
         for path in one.paths:
-            count += (1, int(path.tokens[-1]) not in ends, int((path.classes == TokenClass.ANSWER).sum()))
+            answer = path.tokens[path.classes == TokenClass.ANSWER]
+            count.update(answers=1, tokens=len(answer), open=int(not len(answer) or answer[-1] != end))
+            if wrong := _wrong_classes(path, answer, end):
+                count["wrong"] += 1
+                first.setdefault((one.part, one.source), f"{one.id}: {wrong}")
     rows: list[tuple[Cell, ...]] = []
     checks = []
-    for (part, source), (answers, open_ended, tokens) in counts.items():
-        share, lost = float(open_ended / answers), lost_tokens.get((part, source), 0)
-        rows.append(
-            (part, source, int(answers), int(open_ended), share, int(tokens), lost, lost / max(1, tokens + lost))
+    for (part, source), count in counts.items():
+        where, open_ended, lost = (
+            f"{part}: {source}",
+            count["open"] / count["answers"],
+            lost_tokens.get((part, source), 0),
         )
+        such = first.get((part, source), "")
+        rows.append((
+            part, source, count["answers"], count["open"], open_ended, count["tokens"], lost,
+            lost / max(1, count["tokens"] + lost), count["wrong"], such,
+        ))  # fmt: skip
         if settings.max_cut is not None:
             advice = (
                 "raise `data.lengths.max_length`, or set `data.lengths.overlong: drop`: a model that learns from "
                 "answers without an end does not stop"
             )
-            checks.append(Check("audit.max_cut", f"{part}: {source}", share, settings.max_cut, advice))
-    about = "Answers that are trained or scored without their end-of-turn token, and answer tokens that cuts took."
+            checks.append(Check("audit.max_cut", where, open_ended, settings.max_cut, advice))
+        advice = f"{such}; the source or the chat template labels tokens wrongly: report it"
+        checks.append(Check("token classes", where, count["wrong"], 0, advice))
+    about = (
+        "Answers that are trained or scored without their end-of-turn token, answer tokens that cuts took, and answers "
+        "whose tokens are of a wrong class (no answer, prompt after it, an end inside)."
+    )
     columns = (
         "part", "source", "answers", "without end", "without end, share", "answer tokens", "tokens cut",
-        "tokens cut, share",
+        "tokens cut, share", "wrong classes", "such as",
     )  # fmt: skip
     return Measured((Table("cuts", about, columns, tuple(rows)),), tuple(checks))
+
+
+def _wrong_classes(path: TokenPath, answer: NDArray[np.int32], end: int) -> str:
+    if not len(answer):
+        return "no token is of an answer"
+    begins = int(np.argmax(path.classes == TokenClass.ANSWER))
+    if (path.classes[begins:] == TokenClass.PROMPT).any():
+        return "prompt follows on the answer"
+    return "the answer holds an end-of-turn token inside" if (answer[:-1] == end).any() else ""

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 from tqdm import tqdm
@@ -19,6 +20,7 @@ Item = TypeVar("Item")
 _WORD = re.compile(r"\w+")
 _SHINGLE = 5  # words
 _PERMUTATIONS = 128
+_WEIGHTS = (0.1, 0.9)  # of false candidates and of missed ones, when bands are set
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +46,19 @@ class Sketch:
             >>> sorted(Sketch.of("One, two three four five SIX.").shingles)
             ['one two three four five', 'two three four five six']
         """
-        from datasketch import MinHash
-
         words = _WORD.findall(text.casefold())
         found = frozenset(" ".join(words[i : i + _SHINGLE]) for i in range(max(1, len(words) - _SHINGLE + 1)))
-        signature = MinHash(num_perm=_PERMUTATIONS, seed=1)
+        signature = _blank().copy()
         signature.update_batch([shingle.encode() for shingle in found])
         return cls(found, signature)
+
+
+@cache
+def _blank() -> Any:
+    """The signature of no text; drawing its permutations takes longer than most texts do."""
+    from datasketch import MinHash
+
+    return MinHash(num_perm=_PERMUTATIONS, seed=1)
 
 
 class Neighbours(Generic[Item]):
@@ -77,7 +85,8 @@ class Neighbours(Generic[Item]):
         from datasketch import MinHashLSH
 
         self._jaccard = jaccard
-        self._index = MinHashLSH(threshold=jaccard, num_perm=_PERMUTATIONS)
+        # Rather a candidate too many than one too few: each is verified. Above 0.9 there would be one band alone.
+        self._index = MinHashLSH(threshold=min(jaccard, 0.9), num_perm=_PERMUTATIONS, weights=_WEIGHTS)
         self._sketches: dict[str, Sketch] = {}
         self._items: dict[str, list[Item]] = {}  # by key; those whose texts are the same share one
 
@@ -114,7 +123,7 @@ class Neighbours(Generic[Item]):
 def near_repeats(texts: Sequence[Text], settings: AuditSettings) -> Measured:
     """Examples of a source, and of validation and training, whose texts are nearly the same.
 
-    Two examples of one group share a context by design and are not compared. See :class:`Neighbours`.
+    Within a source two examples of one group share a context by design and are not compared. See :class:`Neighbours`.
 
     Args:
         texts: Examples, those of training first.
@@ -130,11 +139,15 @@ def near_repeats(texts: Sequence[Text], settings: AuditSettings) -> Measured:
         count = counts.setdefault(place, {"n": 0, "repeats": 0, "trained": 0})
         count["n"] += 1
         before = by_place.setdefault(one.place, Neighbours(settings.jaccard))
-        for kind, known in {"trained": trained, "repeats": before}.items():
-            if kind == "trained" and one.part != "validation":
-                continue
-            group = one.group
-            if near := known.nearest(sketch, lambda other, group=group: other.group != group):
+
+        def in_other_group(other: Example, group: str = one.group) -> bool:
+            return other.group != group
+
+        found = {"repeats": before.nearest(sketch, in_other_group)}
+        if one.part == "validation":
+            found["trained"] = trained.nearest(sketch)
+        for kind, near in found.items():
+            if near is not None:
                 count[kind] += 1
                 shown.setdefault(place, {}).setdefault(kind, f"{one.id} ~ {near[0].id} ({near[1]:.2f})")
         before.add(one, sketch)
@@ -153,7 +166,8 @@ def near_repeats(texts: Sequence[Text], settings: AuditSettings) -> Measured:
             advice = f"take them out, or raise it where the texts follow a pattern by design{f': {such}' * bool(such)}"
             checks.append(Check(f"audit.max_near_{key}", f"{part}: {source}", count[kind] / count["n"], limit, advice))
     about = (
-        f"Word 5-grams in common by at least {settings.jaccard:g} (Jaccard), other groups alone; exact repeats count. "
+        f"Word 5-grams in common by at least {settings.jaccard:g} (Jaccard), exact repeats too; within a source those of "
+        "other groups alone. "
         f"Of a source up to {settings.sample} examples are compared."
     )
     columns = ("part", "source", "compared", "near-repeats", "near-repeats, share", "nearly trained too", "such as")

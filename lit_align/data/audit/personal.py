@@ -25,7 +25,8 @@ _SECRETS = {
         r"[\"']?(?=[^\s\"']*\d)(?=[^\s\"']*[A-Za-z])[^\s\"',;<>(){}]{8,}"
     ),
 }
-_PATTERNS = {"e-mail": _EMAIL, **{kind: re.compile(pattern) for kind, pattern in _SECRETS.items()}}
+# Addresses last: `name:password@host` is none.
+_PATTERNS = {**{kind: re.compile(pattern) for kind, pattern in _SECRETS.items()}, "e-mail": _EMAIL}
 
 
 def masked(text: str) -> str:
@@ -38,9 +39,7 @@ def masked(text: str) -> str:
         >>> masked("Write to anna@example.com, the key is AKIAIOSFODNN7EXAMPLE.")
         'Write to [e-mail], the key is [AWS key].'
     """
-    for kind, pattern in _PATTERNS.items():
-        text = pattern.sub(f"[{kind}]", text)
-    return text
+    return _hidden(text)[0]
 
 
 def kinds_in(text: str) -> set[str]:
@@ -53,7 +52,16 @@ def kinds_in(text: str) -> set[str]:
         >>> kinds_in("password: hunter22222"), kinds_in("The password: is it long?")
         ({'assigned secret'}, set())
     """
-    return {kind for kind, pattern in _PATTERNS.items() if pattern.search(text)}
+    return _hidden(text)[1]
+
+
+def _hidden(text: str) -> tuple[str, set[str]]:
+    found = set()
+    for kind, pattern in _PATTERNS.items():
+        text, number = pattern.subn(f"[{kind}]", text)
+        if number:
+            found.add(kind)
+    return text, found
 
 
 def personal_data(texts: Sequence[Text], settings: AuditSettings) -> Measured:

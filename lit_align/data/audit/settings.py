@@ -12,9 +12,9 @@ class AuditSettings:
     """Limits on the data; the key ``audit:`` of a configuration. Null sets none.
 
     ``lit-align audit`` measures all of them and exits with 1 where one is broken. ``fit`` stops at its start at those
-    that cost no further reading: ``max_cut``, ``max_repeated``, ``max_leaked`` and ``max_longer``. ``data.lengths``,
-    ``data.bad_rows`` and ``data.mix`` have limits of their own, which the audit reports with these. Shares of a sample
-    (``max_longer``, ``max_surface_accuracy``) break a limit where the whole 95 % interval lies beyond it.
+    that cost no further reading: ``max_cut``, ``max_leaked`` and ``max_longer``. ``data.lengths``, ``data.bad_rows``
+    and ``data.mix`` have limits of their own, which the audit reports with these. Shares of a sample (``max_longer``,
+    ``max_surface_accuracy``) break a limit where the whole 95 % interval lies beyond it.
 
     Args:
         max_cut: Share of a source's kept answers that have lost their end-of-turn token, in [0, 1]: a model that learns
