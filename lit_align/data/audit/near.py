@@ -166,8 +166,8 @@ def near_repeats(texts: Sequence[Text], settings: AuditSettings) -> Measured:
             advice = f"take them out, or raise it where the texts follow a pattern by design{f': {such}' * bool(such)}"
             checks.append(Check(f"audit.max_near_{key}", f"{part}: {source}", count[kind] / count["n"], limit, advice))
     about = (
-        f"Word 5-grams in common by at least {settings.jaccard:g} (Jaccard), exact repeats too; within a source those of "
-        "other groups alone. "
+        f"Word 5-grams in common by at least {settings.jaccard:g} (Jaccard), exact repeats too; within a source "
+        "those of other groups alone. "
         f"Of a source up to {settings.sample} examples are compared."
     )
     columns = ("part", "source", "compared", "near-repeats", "near-repeats, share", "nearly trained too", "such as")

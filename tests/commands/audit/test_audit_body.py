@@ -1,4 +1,4 @@
-"""The whole measure on small data with planted faults: files whole, a mix that is not met, packages that are missing."""
+"""The whole measure on small data with planted faults: whole files, a mix that is not met, missing packages."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import chain
 from html.parser import HTMLParser
+from itertools import chain
 
 import numpy as np
 import pytest
