@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+
+import numpy as np
 
 from lit_align.data.length_report import LengthReport
 from lit_align.data.lengths import refuse_over_budget
@@ -24,7 +27,7 @@ BadRows = Literal["stop", "drop"]
 MANY = 20_000
 """Records that are tokenised by several processes, if none are asked for; fewer are done before those have started."""
 
-_DROPPED = -1
+_DROPPED, _UNKNOWN, _ASKED_FOR = -1, -2, -3
 
 
 class Workshop:
@@ -80,8 +83,8 @@ class Part(ABC):
         self._tokenise, self.report, self._budget, self._bad_rows = tokenise, report, token_budget, bad_rows
         self._workshop = workshop
         self._examples = GrowingExamples(workshop.place, name, weight)
-        self._numbers: dict[int, int] = {}  # of the example of each place, or _DROPPED
-        self._answers: list[int] = []  # answer tokens of each example
+        self._numbers = array("q")  # of the example of each record, or one of the three above
+        self._answers = array("q")  # answer tokens of each example
 
     def read(self, records: Iterable[Conversation] | Iterable[PreferencePair]) -> list[Outline]:
         """Keep records in the workshop; their outlines stand for them from here on."""
@@ -93,9 +96,9 @@ class Part(ABC):
 
     def trained_tokens(self, one: Outline) -> int:
         """Answer tokens that a record brings into training; 0 if it is dropped."""
-        if one.place not in self._numbers:
+        if self._number(one) == _UNKNOWN:
             self._tokenise_all([one], 1)
-        number = self._numbers[one.place]
+        number = self._number(one)
         return 0 if number == _DROPPED else self._answers[number]
 
     def say(self, line: str) -> None:
@@ -105,7 +108,7 @@ class Part(ABC):
     def pass_over(self, outlines: Iterable[Outline]) -> None:
         """Count those that a mix had no use for, and that were never tokenised."""
         for one in outlines:
-            if one.place not in self._numbers:
+            if self._number(one) == _UNKNOWN:
                 self.report.pass_over(one.source)
 
     def examples(self, drawn: Iterable[Outline]) -> Examples:
@@ -120,14 +123,24 @@ class Part(ABC):
             OSError: The disk is full.
         """
         drawn = list(drawn)
-        new = list({one.place: one for one in drawn if one.place not in self._numbers}.values())
+        new = []
+        for one in drawn:
+            if self._number(one) == _UNKNOWN:
+                self._numbers[one.place] = _ASKED_FOR  # an epoch may repeat it
+                new.append(one)
         self._tokenise_all(new, self._workshop.processes_for(len(new)))
-        numbers = [self._numbers[one.place] for one in drawn]
-        epoch = [(number, place) for place, number in enumerate(numbers) if number != _DROPPED]
+        numbers = np.fromiter(map(self._number, drawn), np.int64, len(drawn))
+        kept = np.flatnonzero(numbers != _DROPPED)
         self.report.tell()
-        self.report.stop_if_empty(len(epoch))
+        self.report.stop_if_empty(len(kept))
         self.report.stop_at_losses()
-        return self._examples.finished(epoch)
+        return self._examples.finished(numbers[kept], kept)
+
+    def _number(self, one: Outline) -> int:
+        if one.place >= len(self._numbers):
+            missing = len(self._workshop.records) - len(self._numbers)
+            self._numbers.extend([_UNKNOWN] * missing)
+        return self._numbers[one.place]
 
     def _tokenise_all(self, outlines: list[Outline], processes: int) -> None:
         pickled = map(self._workshop.records.pickled, outlines)

@@ -105,11 +105,7 @@ class PreferenceDataModule(WindowDataModule):
             return
         logger.info("reading preference pairs; tokenizer of %s", self.base)
         self.chat = ChatFormat(load_tokenizer(self.base), thinking=self.thinking)
-        found = self._prepared(
-            self.lengths, sources=self.sources, val_sources=self.val_sources, replay=self.replay, mix=self.mix,
-            val_fraction=self.val_fraction, split_seed=self.split_seed, thinking=self.thinking, bad_rows=self.bad_rows,
-        )  # fmt: skip
-        self._take(found, partial(pair_trees, window=self.window, budget=self.token_budget))
+        self._take(self._prepared(), partial(pair_trees, window=self.window, budget=self.token_budget))
         plan = self._plan
         sizes = plan.held()
         logger.info(

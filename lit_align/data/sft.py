@@ -112,12 +112,7 @@ class SFTDataModule(WindowDataModule):
             return
         logger.info("reading conversations; tokenizer of %s", self.base)
         self.chat = ChatFormat(load_tokenizer(self.base), thinking=self.thinking)
-        found = self._prepared(
-            self.lengths, sources=self.sources, val_sources=self.val_sources, replay=self.replay, mix=self.mix,
-            val_fraction=self.val_fraction, split_seed=self.split_seed, turns=self.turns, thinking=self.thinking,
-            bad_rows=self.bad_rows,
-        )  # fmt: skip
-        self._take(found, partial(ConversationTrees, budget=self.token_budget))
+        self._take(self._prepared(), partial(ConversationTrees, budget=self.token_budget))
 
     def _prepare(self, workshop: Workshop) -> Prepared:
         """Read, split, draw and tokenise all conversations."""

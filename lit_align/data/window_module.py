@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from inspect import signature
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,6 +32,9 @@ from lit_align.data.trees import ConversationTrees, GivenTrees, Trees
 from lit_align.data.windows import WindowDataset
 from lit_align.forest import TokenForest, TokenPath, Window
 from lit_align.types import ConversationSource
+
+# On what is prepared; the tokenizer of the base is looked into.
+_WITHOUT_EFFECT = {"base", "window", "token_budget", "replay_share", "seed", "workers", "processes", "cache"}
 
 
 def _as_it_is(window: Any) -> Any:
@@ -91,6 +95,7 @@ class WindowDataModule(L.LightningDataModule, ABC):
 
     holds: ClassVar[str]
     chat: ChatFormat
+    lengths: Lengths
 
     def __init__(self, token_budget: int, workers: int, processes: int | None, cache: str | None) -> None:
         super().__init__()
@@ -108,19 +113,18 @@ class WindowDataModule(L.LightningDataModule, ABC):
         self.trained_groups: frozenset[str] = frozenset()
         self.trained_questions: frozenset[str] = frozenset()
 
-    def _prepared(self, lengths: Lengths, **settings: object) -> Prepared:
-        """The data of some settings: prepared now, or by an earlier run.
-
-        Args:
-            lengths: Token limits of an example.
-            **settings: What else of this module decides them, the tokenizer apart; not what windows are made by.
-        """
+    def _prepared(self) -> Prepared:
+        """The data: prepared now, or by an earlier run."""
         if self.cache is None:
             ranks = 1 if self.trainer is None else self.trainer.world_size
             return self._prepare(Workshop(None, self.processes, ranks))
+        # All options but those: one that is forgotten here costs a preparation, not a wrong training set.
+        names = signature(type(self)).parameters.keys() - _WITHOUT_EFFECT
+        settings = {name: getattr(self, name) for name in names}
         kind = f"{type(self).__module__}.{type(self).__qualname__}"
-        key, made_by = deciding({"kind": kind, "lengths": lengths, **settings}, self.chat.tokenizer)
-        return PreparedCache(Path(self.cache).expanduser(), key, made_by, lengths).get(self._prepare, self.processes)
+        key, made_by = deciding({"kind": kind, **settings}, self.chat.tokenizer)
+        kept = PreparedCache(Path(self.cache).expanduser(), key, made_by, self.lengths)
+        return kept.get(self._prepare, self.processes)
 
     @abstractmethod
     def _prepare(self, workshop: Workshop) -> Prepared:

@@ -27,9 +27,9 @@ _BLOCK = 2**20
 def deciding(settings: Mapping[str, object], tokenizer: PreTrainedTokenizerBase) -> tuple[str, dict[str, str]]:
     """A hash of what is asked for, and the versions of what makes it.
 
-    The first holds the settings, the content of all files that they name, and the tokenizer with its template. A file
-    is known by its bytes: it may be moved, and a change is seen whatever its date says. The second holds libraries and
-    the code of this package, and that of sources from elsewhere.
+    The first holds the settings, the content of all files that they name, and the tokenizer with its template. The
+    bytes of a file count, not its date. The second holds libraries and the code of this package, and that of sources
+    from elsewhere.
 
     Args:
         settings: By name: numbers, texts, and sources and their like with what these hold.
