@@ -75,8 +75,9 @@ class WindowDataset(Dataset[Window]):
 
     def __getitem__(self, window: int) -> Window:
         """This rank's part of a window of the run; in each forest, what is replayed stands after the rest."""
-        forests = tuple(TokenForest.build([tree.paths for tree in forest]) for forest in self.packed(window))
-        return Window(forests, window, tuple(tree.name for tree in self._members(window)))
+        members = self._members(window)
+        forests = tuple(TokenForest.build([tree.paths for tree in forest]) for forest in self._packed(members))
+        return Window(forests, window, tuple(tree.name for tree in members))
 
     def packed(self, window: int) -> list[list[Tree]]:
         """The trees of each forest of this rank's part of a window.
@@ -84,7 +85,10 @@ class WindowDataset(Dataset[Window]):
         Args:
             window: Its number, from 0 over the whole run.
         """
-        trees = joined(self._members(window))
+        return self._packed(self._members(window))
+
+    def _packed(self, members: list[Tree]) -> list[list[Tree]]:
+        trees = joined(members)
         mine = [trees[i] for i in share_out([tree.size for tree in trees], self._ranks)[self._rank]]
         parts = [part for tree in mine for part in within(tree, self._budget)]
         return [[parts[i] for i in forest] for forest in fill_forests([part.size for part in parts], self._budget)]

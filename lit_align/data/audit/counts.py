@@ -60,7 +60,7 @@ def lengths(data: WindowDataModule) -> Measured:
     rows: list[tuple[Cell, ...]] = []
     for part, report in data.reports.items():
         for source, sizes in report.sizes.items():
-            prompts, whole = np.array(sizes, np.int64).reshape(-1, 2).T
+            prompts, whole = sizes.T
             rows += [(part, source, "prompt", *_spread(prompts)), (part, source, "answer", *_spread(whole - prompts))]
     longer = ", of a pair the longer one" if data.holds == "pairs" else ""
     about = f"Tokens before any limit (answers with their end-of-turn token{longer}); a histogram's bar is a doubling."

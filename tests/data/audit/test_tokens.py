@@ -21,6 +21,7 @@ from lit_align.data.preference import PreferenceDataModule
 from lit_align.data.sft import SFTDataModule
 from lit_align.data.sources.scale_answers import ScalePairs
 from lit_align.data.sources.skill_pairs import SkillPairs
+from lit_align.data.trees import GivenTrees
 from lit_align.data.window_module import WindowDataModule
 from lit_align.data.windows import WindowDataset
 from lit_align.forest import TokenClass
@@ -85,8 +86,8 @@ def test_a_pair_counts_the_tokens_that_both_answers_lost(pairs: Make) -> None:
 
 def _relabelled(data: SFTDataModule, change: Callable[[Any], Any]) -> SFTDataModule:
     data.setup("fit")
-    tree = data.parts["training"][0]
-    data.parts["training"][0] = replace(tree, paths=tuple(map(change, tree.paths)))
+    first, *others = data.parts["training"]
+    data._trained = GivenTrees([replace(first, paths=tuple(map(change, first.paths))), *others])
     return data
 
 
