@@ -46,8 +46,8 @@ from lit_align.losses.anchor import ReverseKL
 from lit_align.losses.preference import PreferenceLoss
 from lit_align.modules.dpo import DPOModule
 from lit_align.modules.optimizer import AdamW8bit
-from lit_align.modules.schedule import CosineSchedule
 from lit_align.modules.sft import SFTModule
+from lit_align.schedule import CosineSchedule
 
 # Imported so that configurations may use short names: of these and of all classes that their files define.
 SHORT_NAMES = (

@@ -29,8 +29,8 @@ from lit_align.modules.resume import (
     rng_state,
     weights_identity,
 )
-from lit_align.modules.schedule import CosineSchedule, Schedule
 from lit_align.modules.startup import check_start, peak_memory_gb, refuse_other_data, refuse_trainer_settings
+from lit_align.schedule import CosineSchedule, Schedule
 
 logger = logging.getLogger(__name__)
 

@@ -33,8 +33,8 @@ from lit_align.modules.pair_scoring import (
     score_pairs,
 )
 from lit_align.modules.resume import Identity, over_ranks
-from lit_align.modules.schedule import Schedule
 from lit_align.modules.startup import prepare_reference
+from lit_align.schedule import Schedule
 
 
 class DPOModule(AlignModule):

@@ -22,9 +22,9 @@ from lit_align.models.loading import LoRA, Weights
 from lit_align.models.policy import Policy, checkpoint_activations
 from lit_align.models.reference import BaseReference
 from lit_align.models.tree_attention import AttentionPath
-from lit_align.modules.schedule import ConstantSchedule
 from lit_align.modules.sft import SFTModule
 from lit_align.modules.startup import _try_largest, refuse_other_start
+from lit_align.schedule import ConstantSchedule
 
 FP32 = Weights(dtype="float32")
 
