@@ -227,9 +227,9 @@ def test_a_base_whose_layers_would_drop_out_by_their_own_mode_is_refused_at_the_
         module.configure_model()
         if again:
             with pytest.raises(RuntimeError, match=r"drops out; try `model\.activation_checkpointing: false`"):
-                refuse_other_start(module, a_forest())
+                refuse_other_start(module, a_forest(), module.reference)
         else:
-            refuse_other_start(module, a_forest())
+            refuse_other_start(module, a_forest(), module.reference)
 
 
 @pytest.mark.parametrize("again", [False, True])
