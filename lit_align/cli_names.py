@@ -5,6 +5,7 @@ from __future__ import annotations
 from lit_align.callbacks.benchmark import BenchmarkEvaluation
 from lit_align.callbacks.displacement_guard import DisplacementGuard
 from lit_align.callbacks.early_stopping import MTBenchEarlyStopping
+from lit_align.callbacks.stages import StageTransition
 from lit_align.data.preference import PreferenceDataModule
 from lit_align.data.sft import SFTDataModule
 from lit_align.data.sources.decontaminated import DecontaminatedConversations, DecontaminatedPairs
@@ -27,6 +28,7 @@ from lit_align.data.sources.tat_qa.conversations import TATQAAnswers
 from lit_align.data.sources.tat_qa.sampled import SampledNegatives
 from lit_align.data.sources.tat_qa.source import TATQA
 from lit_align.data.sources.tat_qa.symmetric import SymmetricNegatives
+from lit_align.data.staged import StagedPreferences
 from lit_align.evals.drift import DriftBenchmark
 from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.evals.finance_instruct import FinanceInstructBenchmark
@@ -58,6 +60,6 @@ SHORT_NAMES = (
     PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark, PreferredAnswers,
     PromptCompletionFile, RatedFile, RecipeRedditPairs, RedditFinance, RedditFinancePairs, RedditReplyBenchmark,
     ReferenceScorer, RejectedSamples, ReverseKL, RewardModelScorer, RightAndWrong, SampledNegatives, ScalePairs,
-    ScoredAnswersBenchmark, SFTDataModule, SFTModule, SkillPairs, SymmetricNegatives, TableSkills, TATQA,
-    TATQAAnswers, TATQABenchmark, TWix,
+    ScoredAnswersBenchmark, SFTDataModule, SFTModule, SkillPairs, StagedPreferences, StageTransition,
+    SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
 )  # fmt: skip

@@ -109,6 +109,11 @@ class Stage:
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise ValueError(f"stage {self.name!r}: `lr` must be > 0, got {self.lr}")
 
+    @property
+    def adapter(self) -> str:
+        """Name of the adapter that the stage leaves in the policy; no part of a parameter's name is like it."""
+        return f"stage-{self.name}"
+
     def identity(self) -> dict[str, str]:
         """What a resumed run must share once the stage has begun, as text by key."""
         return {f"stages.{self.name}.{field.name}": repr(getattr(self, field.name)) for field in fields(self)[1:]}

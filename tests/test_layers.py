@@ -24,10 +24,13 @@ ALLOWED: dict[str, set[str]] = {
     "ops": set(),
     "forest": {"types", "trie"},
     "tokenizer": {"types"},
+    "schedule": set(),
+    "seeds": set(),
     "losses": TENSORS,
     "metrics": {"types"},
     "models": RECORDS | {"ops"},
-    "data": RECORDS | {"metrics.tat_qa"},  # a rejected answer is one that the metric refuses
+    "stage": {"losses.preference", "models.loading", "schedule"},  # the settings that modules and callbacks share
+    "data": RECORDS | {"metrics.tat_qa", "seeds"},  # a rejected answer is one that the metric refuses
     # A benchmark renders, splits and tokenises with the functions that do so for training, and trains nothing.
     "evals": RECORDS
     | {"ops", "losses.anchor", "metrics", "models.policy", "models.reference", "models.tree_attention"}
@@ -36,16 +39,16 @@ ALLOWED: dict[str, set[str]] = {
     },
     "checkpoint": RECORDS | {"models"},
     "environment": set(),
-    "callbacks": RECORDS | {"metrics", "models", "data", "evals", "checkpoint", "environment"},
+    "callbacks": RECORDS | {"metrics", "models", "data", "evals", "checkpoint", "environment", "stage"},
     "commands": RECORDS | {"ops", "losses", "metrics", "models", "data", "evals", "checkpoint", "environment"},
-    "modules": RECORDS | {"ops", "losses", "metrics", "models"},
+    "modules": RECORDS | {"ops", "losses", "metrics", "models", "schedule", "seeds", "stage"},
 }
 ALLOWED["cli_answers"] = {"commands.cache"}  # what the command line answers without a run
 ALLOWED["cli_explain"] = {"cli_answers"}
 ALLOWED["cli_class_change"] = {"cli_answers"}
 ALLOWED["cli_parser"] = {"cli_answers", "cli_class_change", "cli_explain"}
 ALLOWED["cli_commands"] = {"cli_answers", "cli_explain", "cli_parser", "commands"}
-ALLOWED["cli_names"] = {"callbacks", "data", "evals", "losses", "modules"}  # what a configuration may name
+ALLOWED["cli_names"] = {"callbacks", "data", "evals", "losses", "modules", "schedule"}  # what a configuration may name
 ALLOWED["cli"] = {*ALLOWED}
 ALLOWED["__main__"] = {"cli", "cli_answers"}
 FREE = {"lit_align", "lit_align.__version__"}  # the package itself

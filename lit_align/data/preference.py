@@ -151,13 +151,23 @@ class PreferenceDataModule(WindowDataModule):
         return PairTokenising(self.chat, self.lengths, self.window, self.token_budget, self.bad_rows, part)
 
     @property
+    def plan(self) -> GroupPlan:
+        """Groups of each window of the run, once the pairs are read."""
+        return self._plan
+
+    @property
+    def trees(self) -> tuple[list[Tree], list[Tree], list[Tree]]:
+        """What is trained, replayed and held out, once the pairs are read."""
+        return self._trained, self._replayed, self._validation
+
+    @property
     def _plan(self) -> GroupPlan:
-        counts = _counts(self._trained)
+        counts = pair_counts(self._trained)
         return GroupPlan(counts, self.window, self.seed, len(self._replayed), self.replay_share)
 
     @property
     def _validation_plan(self) -> GroupPlan:
-        return GroupPlan(_counts(self._validation), self.window, 0)
+        return GroupPlan(pair_counts(self._validation), self.window, 0)
 
     def identity(self) -> dict[str, str]:
         """Fingerprint of the tokens, and what decides which of them share a window."""
@@ -171,5 +181,6 @@ class PreferenceDataModule(WindowDataModule):
         }
 
 
-def _counts(trees: list[Tree]) -> tuple[int, ...]:
+def pair_counts(trees: list[Tree]) -> tuple[int, ...]:
+    """Pairs that each tree holds."""
     return tuple(len(tree.paths) // 2 for tree in trees)

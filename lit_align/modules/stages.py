@@ -105,11 +105,9 @@ class Stages:
         restore_rng(kept)
         self._set(module)
 
-    def keep(self, module: StagedModule) -> str:
-        """Keep the adapter at the end of the current stage, frozen; return its name in the policy."""
-        name = adapter_name(self.current)
-        freeze_live(module.policy, name)
-        return name
+    def keep(self, module: StagedModule) -> None:
+        """Keep the adapter as it is at the end of the current stage, frozen, as ``Stage.adapter``."""
+        freeze_live(module.policy, self.current.adapter)
 
     def end(self, module: StagedModule, back: bool) -> None:
         """End the current stage, whose adapter is kept.
@@ -122,7 +120,7 @@ class Stages:
             self.begin(module)
             self.ends.append(self.ends[self.number])
         else:
-            self.ends.append((*below_live(module.policy), adapter_name(self.current)))
+            self.ends.append((*below_live(module.policy), self.current.adapter))
 
     def go_on(self, module: StagedModule) -> bool:
         """Begin the next stage, with a new optimizer and schedule; return False where there is none."""
@@ -161,7 +159,7 @@ class Stages:
             "names": [stage.name for stage in self._stages[: self.number + 1]],
             "ends": [list(end) for end in self.ends],
             "seed": self._seed,
-            "stack": stack_state(module.policy, [adapter_name(stage) for stage in ended]),
+            "stack": stack_state(module.policy, [stage.adapter for stage in ended]),
         }
 
     def restore(self, module: StagedModule, own: Mapping[str, Any], path: str) -> None:
@@ -212,13 +210,8 @@ class Stages:
             return stage.lora
         if not start and number:  # all before went back to the base: a new adapter of the last one's shape
             return self._lora_of(number - 1)
-        made_by = [n for n, earlier in enumerate(self._stages[:number]) if adapter_name(earlier) in start[-1:]]
+        made_by = [n for n, earlier in enumerate(self._stages[:number]) if earlier.adapter in start[-1:]]
         return self._lora_of(made_by[0]) if made_by else self._lora
-
-
-def adapter_name(stage: Stage) -> str:
-    """Of the adapter that a stage leaves behind; no part of a parameter's name can be mistaken for it."""
-    return f"stage-{stage.name}"
 
 
 def reference_of(adapters: Adapters) -> Reference:
