@@ -153,3 +153,16 @@ def refuse_repeated_names(names: Sequence[str]) -> None:
     [(name, times)] = Counter(names).most_common(1)
     if times > 1:
         raise ValueError(f"`stages`: {times} stages are named {name!r}; give each a name of its own")
+
+
+def refuse_coupled_dropout(loss: PreferenceLoss, lora: LoRA) -> None:
+    """Refuse dropout under a loss that couples pairs.
+
+    Raises:
+        ValueError: Names both.
+    """
+    if loss.couples_pairs and lora.dropout:
+        raise ValueError(
+            f"`lora.dropout` = {lora.dropout}: {type(loss).__name__} couples the pairs of a window, which are passed "
+            "twice, and dropout would be drawn anew: set it to 0 or take a loss of single pairs"
+        )

@@ -39,7 +39,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "checkpoint": RECORDS | {"models"},
     "environment": set(),
-    "callbacks": RECORDS | {"metrics", "models", "data", "evals", "checkpoint", "environment", "stage"},
+    "callbacks": RECORDS
+    | {"losses.preference", "metrics", "models", "data", "evals", "checkpoint", "environment", "stage"},
     "commands": RECORDS | {"ops", "losses", "metrics", "models", "data", "evals", "checkpoint", "environment"},
     "modules": RECORDS | {"ops", "losses", "metrics", "models", "schedule", "seeds", "stage"},
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 
@@ -13,7 +13,10 @@ from lit_align.callbacks.early_stopping import MTBenchEarlyStopping
 from lit_align.callbacks.gates import refuse_unmeasured
 from lit_align.data.staged import StagedPreferences
 from lit_align.evals.benchmark import Bounds
-from lit_align.stage import Stage
+from lit_align.losses.preference.contract import PreferenceLoss
+from lit_align.models.loading import LoRA
+from lit_align.models.reference import BaseReference, FrozenAdapterReference
+from lit_align.stage import Stage, refuse_coupled_dropout
 
 
 def refuse_misfits(stages: Sequence[Stage], trainer: pl.Trainer, module: pl.LightningModule, data: object) -> None:
@@ -27,7 +30,8 @@ def refuse_misfits(stages: Sequence[Stage], trainer: pl.Trainer, module: pl.Ligh
 
     Raises:
         ValueError: The data have other stages, a gate asks for a metric that no benchmark has, two benchmarks have one
-            name, the trainer does more than one epoch, or ``MTBenchEarlyStopping`` is there.
+            name, the trainer does more than one epoch, ``MTBenchEarlyStopping`` is there, ``model.reference`` moves or
+            is a cache, or a loss couples pairs while the adapter of its stage has dropout.
         TypeError: The model has no stages.
     """
     if not hasattr(module, "take_stages"):
@@ -52,7 +56,15 @@ def refuse_misfits(stages: Sequence[Stage], trainer: pl.Trainer, module: pl.Ligh
     names = [benchmark.name for one in evaluations_of(trainer) for benchmark in one.benchmarks]
     if len(set(names)) < len(names):
         raise ValueError(f"StageTransition: benchmarks must have names of their own, got {', '.join(names)}")
+    if not isinstance(module.reference, BaseReference | FrozenAdapterReference):
+        raise ValueError(
+            f"`model.reference` {type(module.reference).__name__} cannot be the start of stages, which set the "
+            "reference themselves: take BaseReference, or FrozenAdapterReference to start from an adapter"
+        )
+    lora = cast(LoRA, module.lora)
     for stage in stages:
+        lora = stage.lora or lora
+        refuse_coupled_dropout(stage.loss or cast(PreferenceLoss, module.loss), lora)
         refuse_unmeasured(stage.gates, measures_of(trainer), stage.name)
 
 

@@ -33,9 +33,9 @@ from lit_align.modules.pair_scoring import (
 )
 from lit_align.modules.resume import Identity, over_ranks
 from lit_align.modules.staged import StagedModule
-from lit_align.modules.stages import refuse_coupled_dropout
 from lit_align.modules.startup import prepare_reference
 from lit_align.schedule import Schedule
+from lit_align.stage import refuse_coupled_dropout
 
 
 class DPOModule(StagedModule):

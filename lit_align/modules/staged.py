@@ -35,7 +35,7 @@ class StagedModule(AlignModule):
             seed: Of all that they draw at random.
 
         Raises:
-            ValueError: As of :class:`Stages`; or the model is loaded already.
+            ValueError: The model is loaded already.
         """
         if "policy" in self._modules:
             raise ValueError(

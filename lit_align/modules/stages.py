@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 
-from lit_align.losses.preference.contract import PreferenceLoss
 from lit_align.models.adapter_stack import continue_live, freeze_live, restore_stack, stack_live, stack_state
 from lit_align.models.loading import LoRA
 from lit_align.models.reference import (
@@ -47,10 +46,6 @@ class Stages:
     Attributes:
         number: Of the stage that the run is in, from 0.
         ends: Names of the adapters that make up the policy with which the fit began, and that at the end of each stage.
-
-    Raises:
-        ValueError: ``model.reference`` is of a kind that cannot be the start of stages; or a loss couples pairs, and
-            the adapter of its stage has dropout.
     """
 
     def __init__(self, module: StagedModule, stages: Sequence[Stage], windows: Mapping[str, range], seed: int) -> None:
@@ -59,15 +54,6 @@ class Stages:
         self._stages, self._windows, self._seed = tuple(stages), dict(windows), seed
         self._loss, self._optimizer, self._schedule = module.loss, module.optimizer_factory, module.schedule
         self._lora, self._start = module.lora, module.reference
-        if not isinstance(self._start, BaseReference | FrozenAdapterReference):
-            raise ValueError(
-                f"`model.reference` {type(self._start).__name__} cannot be the start of stages, which set the "
-                "reference themselves: take BaseReference, or FrozenAdapterReference to start from an adapter"
-            )
-        lora = self._lora
-        for stage in stages:
-            lora = stage.lora or lora
-            refuse_coupled_dropout(stage.loss or self._loss, lora)
 
     @property
     def current(self) -> Stage:
@@ -158,6 +144,7 @@ class Stages:
         return {
             "names": [stage.name for stage in self._stages[: self.number + 1]],
             "ends": [list(end) for end in self.ends],
+            "last": self.number + 1 == len(self._stages),
             "seed": self._seed,
             "stack": stack_state(module.policy, [stage.adapter for stage in ended]),
         }
@@ -186,7 +173,7 @@ class Stages:
         )
         self.ends = [tuple(end) for end in saved["ends"]]
         self.number, self._seed = len(begun) - 1, saved["seed"]
-        if self.is_over and len(names) > len(begun) and module.trainer.state.fn == "fit":
+        if self.is_over and saved["last"] and len(names) > len(begun) and module.trainer.state.fn == "fit":
             raise ValueError(
                 f"{path} is of a run that has ended with its stage {begun[-1]!r}, and `stages` go on with "
                 f"{names[len(begun)]!r}: start a new run from the adapters that stages.json names"
@@ -217,19 +204,6 @@ class Stages:
 def reference_of(adapters: Adapters) -> Reference:
     """The policy that some of the frozen adapters make up, as a reference."""
     return StackedReference(adapters) if adapters else BaseReference()
-
-
-def refuse_coupled_dropout(loss: PreferenceLoss, lora: LoRA) -> None:
-    """Refuse dropout under a loss that couples pairs.
-
-    Raises:
-        ValueError: Names both.
-    """
-    if loss.couples_pairs and lora.dropout:
-        raise ValueError(
-            f"`lora.dropout` = {lora.dropout}: {type(loss).__name__} couples the pairs of a window, which are passed "
-            "twice, and dropout would be drawn anew: set it to 0 or take a loss of single pairs"
-        )
 
 
 def _wrap_again(trainer: Trainer) -> None:
