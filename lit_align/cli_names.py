@@ -9,6 +9,7 @@ from lit_align.callbacks.stages import StageTransition
 from lit_align.data.preference import PreferenceDataModule
 from lit_align.data.sft import SFTDataModule
 from lit_align.data.sources.decontaminated import DecontaminatedConversations, DecontaminatedPairs
+from lit_align.data.sources.ending_pairs import EndingPairs
 from lit_align.data.sources.finance_instruct import FinanceInstruct
 from lit_align.data.sources.finance_instruct_pairs import FinanceInstructPairs
 from lit_align.data.sources.messages_file import MessagesFile
@@ -54,7 +55,7 @@ from lit_align.schedule import CosineSchedule
 # Imported so that configurations may use short names: of these and of all classes that their files define.
 SHORT_NAMES = (
     AdamW8bit, BenchmarkEvaluation, BestOfSamples, CalibratedMap, CosineSchedule, DecontaminatedConversations,
-    DecontaminatedPairs, DisplacementGuard, DPOModule, DriftBenchmark, EndpointJudge, ExactMatchBenchmark,
+    DecontaminatedPairs, DisplacementGuard, DPOModule, DriftBenchmark, EndingPairs, EndpointJudge, ExactMatchBenchmark,
     FinanceInstruct, FinanceInstructBenchmark, FinanceInstructPairs, InstructionBenchmark, LegacyMap, MessagesFile,
     MTBenchBenchmark, MTBenchEarlyStopping, NamedConversations, NamedPairs, OrcaDPO, PairAccuracyBenchmark,
     PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark, PreferredAnswers,

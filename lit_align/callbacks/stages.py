@@ -103,6 +103,7 @@ class StageTransition(pl.Callback):
         self.stopped = ""
         self._base: Scores = {}
         self._folders: dict[str, str] = {}
+        self._start: list[str] = []
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -111,7 +112,8 @@ class StageTransition(pl.Callback):
         refuse_misfits(self.stages, trainer, pl_module, data)
         reference = pl_module.reference
         if isinstance(reference, FrozenAdapterReference):
-            self._folders = dict(zip(reference.adapters, reference.paths, strict=True))
+            self._start = list(reference.paths)
+            self._folders = dict(zip(reference.adapters, self._start, strict=True))
         self._folders |= {one.adapter: f"adapter-{one.name}" for one in self.stages}
         # That of `seed_everything`; a resumed run takes the one of its checkpoint.
         cast(Any, pl_module).take_stages(self.stages, data.stage_windows, torch.initial_seed())
@@ -204,7 +206,9 @@ class StageTransition(pl.Callback):
         self._base, self.stopped = read_scores(state_dict["base"]), state_dict["stopped"]
 
     def base_scores(self, trainer: pl.Trainer) -> Scores:
-        """What the benchmarks measure of the bare base, measured once; call it on all ranks."""
+        """What the benchmarks measure of the bare base, where a stage has ended; measured once, on all ranks."""
+        if not self._start:
+            return self.scores[0]
         if not self._base:
             with AdapterSwitch(BASE).active(policy_of(trainer)):
                 for one in evaluations_of(trainer):
@@ -233,8 +237,7 @@ class StageTransition(pl.Callback):
             return
         adapters = {stage.adapter: self._folders[stage.adapter] for stage in ended}
         write_stage_adapters(folder, policy_of(trainer), adapters)
-        start = [path for name, path in self._folders.items() if name not in {one.adapter for one in self.stages}]
-        write_records(folder, start, self.records)
+        write_records(folder, self._start, self.records)
 
     def _named(self, adapters: Sequence[str]) -> list[str]:
         return [self._folders[name] for name in adapters]

@@ -156,7 +156,7 @@ class PreferenceDataModule(WindowDataModule):
         return self._plan
 
     @property
-    def trees(self) -> tuple[list[Tree], list[Tree], list[Tree]]:
+    def all_trees(self) -> tuple[list[Tree], list[Tree], list[Tree]]:
         """What is trained, replayed and held out, once the pairs are read."""
         return self._trained, self._replayed, self._validation
 

@@ -223,9 +223,9 @@ class StagedPreferences(WindowDataModule):
             except ValueError as error:
                 raise ValueError(f"stage {name!r}: {error}") from error
             self.chat = part.chat
-            self._trained += _named(part.trees[0], name)
-            self._replayed += part.trees[1]
-            self._validation += _named(part.trees[2], name)
+            self._trained += _named(part.all_trees[0], name)
+            self._replayed += part.all_trees[1]
+            self._validation += _named(part.all_trees[2], name)
             self.trained_groups |= part.trained_groups
             self.trained_questions |= part.trained_questions
         for name, windows in self.stage_windows.items():
@@ -248,8 +248,8 @@ class StagedPreferences(WindowDataModule):
                 stage.length(self.window, part.windows_per_epoch)
                 for stage, part in zip(self.stages, parts, strict=True)
             ),
-            trained=tuple(len(part.trees[0]) for part in parts),
-            replayed=tuple(len(part.trees[1]) for part in parts),
+            trained=tuple(len(part.all_trees[0]) for part in parts),
+            replayed=tuple(len(part.all_trees[1]) for part in parts),
         )
 
     @property

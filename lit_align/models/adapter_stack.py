@@ -121,5 +121,5 @@ def _add(policy: Policy, name: str, config: PeftConfig) -> None:
 def _config(plain: Mapping[str, Any]) -> PeftConfig:
     from peft import PeftConfig
 
-    config: PeftConfig = PeftConfig.from_peft_type(**plain)
+    config: PeftConfig = PeftConfig.from_peft_type(**plain)  # type: ignore[no-untyped-call]
     return config
