@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -30,7 +30,7 @@ from lit_align.evals.win_table import win_table
 from lit_align.models.adapter_switch import AdapterSwitch
 
 Results = dict[str, list[ItemResult]]
-_Trained = list[tuple[Tensor, int]]  # parameters, each with how often it was changed in place
+_Trained = Sequence[tuple[Tensor, int]]  # parameters, each with how often it was changed in place
 
 
 class BenchmarkEvaluation(pl.Callback):

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+from array import array
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lit_align.data.lengths import Lengths, histogram
@@ -27,10 +32,51 @@ class LengthReport:
     def __init__(self, part: str, lengths: Lengths, what: str = "answers") -> None:
         self._part, self._lengths, self._what = part, lengths, what
         self._outcomes: dict[str, Counter[str]] = {}
-        self._sizes: dict[str, list[tuple[int, int]]] = {}  # prompt, and prompt with answer
+        self._sizes: dict[str, array[int]] = {}  # by turns: prompt, and prompt with answer
         self._unread, self._undrawn = Counter[str](), Counter[str]()
         self._first_refusal: dict[str, str] = {}
+        self._lines: list[str] = []
         self._bar: tqdm[None] | None = None  # opened at the first row: two open bars write over one another
+
+    @property
+    def sizes(self) -> Mapping[str, NDArray[np.int64]]:
+        """By source: tokens of each prompt, and of prompt and answer, before any limit, shape ``(N, 2)``."""
+        return {source: np.array(pairs, np.int64).reshape(-1, 2) for source, pairs in self._sizes.items()}
+
+    def state(self) -> dict[str, Any]:
+        """All but :attr:`sizes`, as JSON holds it."""
+        return {
+            "what": self._what,
+            "outcomes": self._outcomes,
+            "unread": self._unread,
+            "undrawn": self._undrawn,
+            "first_refusal": self._first_refusal,
+            "lines": self._lines,
+        }
+
+    @classmethod
+    def restored(
+        cls, part: str, lengths: Lengths, state: Mapping[str, Any], sizes: Mapping[str, NDArray[np.int64]]
+    ) -> LengthReport:
+        """A report that was kept.
+
+        Args:
+            part: Name of the part.
+            lengths: The limits.
+            state: Its :meth:`state`.
+            sizes: Its :attr:`sizes`.
+        """
+        report = cls(part, lengths, state["what"])
+        report._outcomes = {source: Counter(count) for source, count in state["outcomes"].items()}
+        report._unread, report._undrawn = Counter(state["unread"]), Counter(state["undrawn"])
+        report._first_refusal, report._lines = dict(state["first_refusal"]), list(state["lines"])
+        report._sizes = {source: array("q", pairs.tobytes()) for source, pairs in sizes.items()}
+        return report
+
+    def repeat(self) -> None:
+        """Log again what was said."""
+        for line in self._lines:
+            logger.info(f"{self._part}: {line}")
 
     def row(self) -> None:
         """Move the progress bar by a row."""
@@ -48,7 +94,7 @@ class LengthReport:
             size: Tokens of prompt and answer, before any cut.
         """
         self._outcomes.setdefault(source, Counter())[outcome] += 1
-        self._sizes.setdefault(source, []).append((prompt, size))
+        self._sizes.setdefault(source, array("q")).extend((prompt, size))
 
     def refuse(self, source: str, why: str, read: bool) -> None:
         """Count a row that breaks a rule; the first one's message is told.
@@ -75,6 +121,7 @@ class LengthReport:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+        self._lines.append(line)
         logger.info(f"{self._part}: {line}")
 
     def tell(self) -> None:
@@ -130,7 +177,7 @@ class LengthReport:
 
     def _show_lengths(self, source: str, count: Counter[str]) -> None:
         by_prompt = count["prompt too long"] > count["too long"]
-        sizes = [pair[0 if by_prompt else 1] for pair in self._sizes.get(source, [])]
+        sizes = self._sizes.get(source, array("q"))[0 if by_prompt else 1 :: 2]
         limit = (self._lengths.max_prompt_length if by_prompt else 0) or self._lengths.max_length
         if sizes:
             what = "the prompts" if by_prompt else "prompt and answer together"

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
-from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths
 from lit_align.data.mix import Mix
 from lit_align.data.packing import GroupPlan, Plan
 from lit_align.data.preference import PreferenceDataModule, pair_counts
 from lit_align.data.tokenising import BadRows
-from lit_align.data.window_module import WindowDataModule, refuse_mixture
-from lit_align.data.windows import Tree
+from lit_align.data.trees import StagedTrees
+from lit_align.data.window_module import ForestDataModule, refuse_mixture
 from lit_align.seeds import seed_of
 from lit_align.types import ConversationSource, PairSource
 
@@ -137,7 +135,7 @@ class StagedPlan:
         return next((n, window - own.start) for n, own in enumerate(self.stages) if window in own)
 
 
-class StagedPreferences(WindowDataModule):
+class StagedPreferences(ForestDataModule):
     """Windows of preference pairs for the stages of a progressive run, which ``StageTransition`` goes through.
 
     The windows of the run are those of the first stage, then of the second, and so on: one epoch of the trainer. Each
@@ -161,10 +159,8 @@ class StagedPreferences(WindowDataModule):
         split_seed: Seed of the split.
         seed: Seed of the orders.
         workers: Processes that build forests ahead.
-
-    Attributes:
-        trained_groups: Groups on the training side of the split, of all stages, once the pairs are read.
-        trained_questions: What these and the replayed conversations open with.
+        processes: Processes that tokenise before training, >= 1; null takes one, and all processors for many pairs.
+        cache: Folder in which the tokenised data are kept for later runs, each stage's by itself; null keeps none.
 
     Raises:
         ValueError: A value is out of its range; there is no stage, or two have one name; a source's row breaks a rule;
@@ -188,6 +184,8 @@ class StagedPreferences(WindowDataModule):
         split_seed: int = 0,
         seed: int = 0,
         workers: int = 0,
+        processes: int | None = None,
+        cache: str | None = None,
     ) -> None:
         super().__init__(token_budget, workers)
         refuse_mixture(window, val_fraction, replay or [], replay_share)
@@ -205,12 +203,10 @@ class StagedPreferences(WindowDataModule):
                 base, list(stage.sources), stage.mix, val_fraction=val_fraction, replay=replay,
                 replay_share=replay_share, window=window, token_budget=token_budget, lengths=lengths,
                 thinking=thinking, bad_rows=bad_rows, split_seed=split_seed, seed=seed_of(seed, stage.name),
+                processes=processes, cache=cache,
             )
             for stage in self.stages
         }  # fmt: skip
-        self.chat: ChatFormat
-        self.trained_groups: frozenset[str] = frozenset()
-        self.trained_questions: frozenset[str] = frozenset()
 
     def setup(self, stage: str) -> None:
         """Read, split and tokenise the pairs of all stages, once; says what was kept, cut and dropped."""
@@ -218,16 +214,21 @@ class StagedPreferences(WindowDataModule):
             return
         for name, part in self._parts.items():
             logger.info(f"stage {name}:")
+            part.trainer = self.trainer
             try:
                 part.setup(stage)
             except ValueError as error:
                 raise ValueError(f"stage {name!r}: {error}") from error
             self.chat = part.chat
-            self._trained += _named(part.all_trees[0], name)
-            self._replayed += part.all_trees[1]
-            self._validation += _named(part.all_trees[2], name)
             self.trained_groups |= part.trained_groups
             self.trained_questions |= part.trained_questions
+        trees = {name: part.all_trees for name, part in self._parts.items()}
+        self._trained, self._replayed, self._validation = (
+            StagedTrees({name: own[kind] for name, own in trees.items()}) for kind in range(3)
+        )
+        self.reports = {
+            f"{name}/{kind}": report for name, part in self._parts.items() for kind, report in part.reports.items()
+        }
         for name, windows in self.stage_windows.items():
             passes = len(windows) / self._parts[name].windows_per_epoch
             logger.info(
@@ -267,11 +268,3 @@ class StagedPreferences(WindowDataModule):
             )
             for name, windows in self.stage_windows.items()
         }
-
-
-def _named(trees: list[Tree], stage: str) -> Iterator[Tree]:
-    """The same trees, whose sources are those of a stage."""
-    return (
-        replace(tree, paths=tuple(replace(path, source=f"{stage}/{path.source}") for path in tree.paths))
-        for tree in trees
-    )
