@@ -73,14 +73,12 @@ def refuse_mixture(window: int, val_fraction: float, replay: Sequence[Conversati
         )
 
 
-class WindowDataModule(L.LightningDataModule, ABC):
-    """Windows of token forests; a subclass says how its data are prepared and names the plan of its windows.
+class ForestDataModule(L.LightningDataModule, ABC):
+    """Windows of token forests, from trees and a plan: loaders, the forests tried at the start, the fingerprint.
 
     Args:
         token_budget: Tokens a forest (one forward and backward pass), > 0.
         workers: Processes that build forests ahead, >= 0.
-        processes: Processes that tokenise, >= 1; None for one, and all processors for many examples.
-        cache: Folder in which prepared data are kept for later runs; None keeps none.
 
     Attributes:
         holds: What the examples are, ``conversations`` or ``pairs``; a model trains on one of them.
@@ -95,17 +93,14 @@ class WindowDataModule(L.LightningDataModule, ABC):
 
     holds: ClassVar[str]
     chat: ChatFormat
-    lengths: Lengths
 
-    def __init__(self, token_budget: int, workers: int, processes: int | None, cache: str | None) -> None:
+    def __init__(self, token_budget: int, workers: int) -> None:
         super().__init__()
         if token_budget <= 0:
             raise ValueError(f"`data.token_budget` must be > 0, got {token_budget}")
         if workers < 0:
             raise ValueError(f"`data.workers` must be >= 0, got {workers}")
-        if processes is not None and processes < 1:
-            raise ValueError(f"`data.processes` must be >= 1, or null, got {processes}")
-        self.token_budget, self.workers, self.processes, self.cache = token_budget, workers, processes, cache
+        self.token_budget, self.workers = token_budget, workers
         self._trained: Trees = GivenTrees([])
         self._replayed: Trees = GivenTrees([])
         self._validation: Trees = GivenTrees([])
@@ -125,39 +120,6 @@ class WindowDataModule(L.LightningDataModule, ABC):
             window: Its number, from 0.
         """
         return WindowDataset(self._trained, self._replayed, self._plan, self.token_budget, 0, 1).packed(window)
-
-    def _prepared(self) -> Prepared:
-        """The data: prepared now, or by an earlier run."""
-        if self.cache is None:
-            ranks = 1 if self.trainer is None else self.trainer.world_size
-            return self._prepare(Workshop(None, self.processes, ranks))
-        # All options but those: one that is forgotten here costs a preparation, not a wrong training set.
-        names = signature(type(self)).parameters.keys() - _WITHOUT_EFFECT
-        settings = {name: getattr(self, name) for name in names}
-        kind = f"{type(self).__module__}.{type(self).__qualname__}"
-        key, made_by = deciding({"kind": kind, **settings}, self.chat.tokenizer)
-        kept = PreparedCache(Path(self.cache).expanduser(), key, made_by, self.lengths)
-        return kept.get(self._prepare, self.processes)
-
-    @abstractmethod
-    def _prepare(self, workshop: Workshop) -> Prepared:
-        """Read, split, draw and tokenise."""
-
-    def _take(self, prepared: Prepared, trees: Callable[[Examples], Trees]) -> None:
-        """Make trees of what was prepared.
-
-        Args:
-            prepared: The data.
-            trees: Makes them of what is trained or validated.
-        """
-        self.reports = prepared.reports
-        self.trained_groups, self.trained_questions = prepared.trained_groups, prepared.trained_questions
-        found = prepared.examples
-        self._trained = trees(found["training"])
-        if "validation" in found:
-            self._validation = trees(found["validation"])
-        if "replay" in found:
-            self._replayed = ConversationTrees(found["replay"], self.token_budget)
 
     @property
     @abstractmethod
@@ -260,3 +222,58 @@ class WindowDataModule(L.LightningDataModule, ABC):
                 for path in tree.paths:
                     digest.update(path.tokens.tobytes() + path.classes.tobytes())
         return digest.hexdigest()[:16]
+
+
+class WindowDataModule(ForestDataModule):
+    """A subclass says how its data are prepared and names the plan of its windows.
+
+    Args:
+        token_budget: Tokens a forest (one forward and backward pass), > 0.
+        workers: Processes that build forests ahead, >= 0.
+        processes: Processes that tokenise, >= 1; None for one, and all processors for many examples.
+        cache: Folder in which prepared data are kept for later runs; None keeps none.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    lengths: Lengths
+
+    def __init__(self, token_budget: int, workers: int, processes: int | None, cache: str | None) -> None:
+        super().__init__(token_budget, workers)
+        if processes is not None and processes < 1:
+            raise ValueError(f"`data.processes` must be >= 1, or null, got {processes}")
+        self.processes, self.cache = processes, cache
+
+    def _prepared(self) -> Prepared:
+        """The data: prepared now, or by an earlier run."""
+        if self.cache is None:
+            ranks = 1 if self.trainer is None else self.trainer.world_size
+            return self._prepare(Workshop(None, self.processes, ranks))
+        # All options but those: one that is forgotten here costs a preparation, not a wrong training set.
+        names = signature(type(self)).parameters.keys() - _WITHOUT_EFFECT
+        settings = {name: getattr(self, name) for name in names}
+        kind = f"{type(self).__module__}.{type(self).__qualname__}"
+        key, made_by = deciding({"kind": kind, **settings}, self.chat.tokenizer)
+        kept = PreparedCache(Path(self.cache).expanduser(), key, made_by, self.lengths)
+        return kept.get(self._prepare, self.processes)
+
+    @abstractmethod
+    def _prepare(self, workshop: Workshop) -> Prepared:
+        """Read, split, draw and tokenise."""
+
+    def _take(self, prepared: Prepared, trees: Callable[[Examples], Trees]) -> None:
+        """Make trees of what was prepared.
+
+        Args:
+            prepared: The data.
+            trees: Makes them of what is trained or validated.
+        """
+        self.reports = prepared.reports
+        self.trained_groups, self.trained_questions = prepared.trained_groups, prepared.trained_questions
+        found = prepared.examples
+        self._trained = trees(found["training"])
+        if "validation" in found:
+            self._validation = trees(found["validation"])
+        if "replay" in found:
+            self._replayed = ConversationTrees(found["replay"], self.token_budget)
