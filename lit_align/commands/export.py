@@ -48,7 +48,7 @@ class Export:
     The trained model, as its run saw it, answers some prompts greedily. The exported one is opened from its files by
     transformers and PEFT alone and given the same answers, token by token: KL over the whole vocabulary, differences of
     log-probs, the share of tokens and of whole answers that are the same. What the trained model itself changes by when
-    its answers are computed in batches stands above it in the table: less than that is rounding.
+    its answers are computed in batches stands above it in the table: as much as that is rounding.
 
     Without a form all forms are measured, and none is kept; with one, it alone. The folder comes into being whole or
     not at all; one that is there is never overwritten. ``lit_align_export.json`` in it says what it was made of and
@@ -93,7 +93,7 @@ class Export:
 
     def __post_init__(self) -> None:
         for option, holds, rule in (
-            ("adapters", bool(self.adapters) and "" not in self.adapters, "name at least one adapter, none empty"),
+            ("adapters", bool(self._paths) and all(self._paths), "name at least one adapter, none empty"),
             ("limit", self.limit is None or self.limit >= 1, "be at least 1 or null"),
             ("max_new_tokens", self.max_new_tokens >= 1, "be at least 1"),
             ("batch_size", self.batch_size >= 1, "be at least 1"),
@@ -121,10 +121,9 @@ class Export:
         """
         refuse_absent_device(self.device, "device")
         out = Path(self.out)
-        if self.out and (out.exists() or out.is_symlink()):
+        if self.out and out.exists():
             raise FileExistsError(f"`out` {out} is there; an export overwrites nothing: name another folder")
-        paths = [self.adapters] if isinstance(self.adapters, str) else self.adapters
-        trained = trained_model(paths, self.base, self.weights, self.precision)
+        trained = trained_model(self._paths, self.base, self.weights, self.precision)
         forms = all_forms(trained) if self.form is None else [self.form]
         for form in forms:
             form.check(trained)
@@ -146,6 +145,10 @@ class Export:
                 _refuse_full_disk(self.form.size(trained), part)
                 self._keep(self.form, trained, prompts, asked, part)
             logger.info(f"{out}: {self.form.name(trained)}")
+
+    @property
+    def _paths(self) -> list[str]:
+        return [self.adapters] if isinstance(self.adapters, str) else self.adapters
 
     def _compare(
         self, forms: list[ExportForm], trained: TrainedModel, prompts: list[SamplePrompt], asked: Asked, folder: Path
