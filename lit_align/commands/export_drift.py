@@ -156,7 +156,7 @@ def _states(policy: Policy, texts: Sequence[tuple[tuple[int, ...], tuple[int, ..
 
 @torch.no_grad()
 def _agreement(trained: Tensor, trained_head: FrozenHead, other: Tensor, head: FrozenHead) -> Tensor:
-    parts = zip(trained.split(_ROWS), other.split(_ROWS), strict=True)
+    parts = zip(torch.split(trained, _ROWS), torch.split(other, _ROWS), strict=True)
     return torch.cat(
         [
             token_agreement(

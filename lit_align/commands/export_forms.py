@@ -6,7 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -92,7 +92,7 @@ class OneAdapter(ExportForm):
         from peft import PeftModel
 
         with quiet_peft():
-            model = PeftModel.from_pretrained(plain_base(trained.base, self._weights(trained)), folder)
+            model: Any = PeftModel.from_pretrained(plain_base(trained.base, self._weights(trained)), folder)
         opened: PreTrainedModel = model.get_base_model().eval()
         return opened
 

@@ -111,7 +111,7 @@ def agreement_table(rows: Mapping[str, Agreement]) -> str:
         >>> one = torch.tensor([[1e-9, 2e-5, 1.0]], dtype=torch.float64)
         >>> table = agreement_table({"exported": agreement([one, 3 * one.clamp(max=0.3)] * 6, None)})
         >>> [cell.strip() for cell in table.splitlines()[2].split("|")][1:4]
-        ['exported', '12', '2.0e-09 [1.4e-09, 2.8e-09]']
+        ['exported', '12', '2.0e-09 [1.4e-09, 2.9e-09]']
     """
     cells = [
         [

@@ -137,14 +137,18 @@ class AdapterFolder:
             self._place(model, "read", config, tensors)
         causal_lm: Any = model.get_base_model()
         found: dict[str, Factors] = {}
-        for name, layer in causal_lm.named_modules():
-            if isinstance(layer, BaseTunerLayer) and "read" in layer.scaling:
-                kind = type(layer.get_base_layer())
-                if kind is not torch.nn.Linear or layer is causal_lm.get_output_embeddings():
-                    what = "the output head" if kind is torch.nn.Linear else f"a {kind.__name__}, no linear layer"
-                    raise ValueError(f"adapter {self.path}: adapts `{name}`, {what}; that is not supported")
-                a, b = (tensors[f"base_model.model.{name}.lora_{letter}.weight"] for letter in "AB")
-                found[name] = Factors(a, b, layer.scaling["read"])
+        layers: dict[str, Any] = {
+            name: one
+            for name, one in causal_lm.named_modules()
+            if isinstance(one, BaseTunerLayer) and "read" in getattr(one, "scaling", ())
+        }
+        for name, layer in layers.items():
+            kind = type(layer.get_base_layer())
+            if kind is not torch.nn.Linear or layer is causal_lm.get_output_embeddings():
+                what = "the output head" if kind is torch.nn.Linear else f"a {kind.__name__}, no linear layer"
+                raise ValueError(f"adapter {self.path}: adapts `{name}`, {what}; that is not supported")
+            a, b = (tensors[f"base_model.model.{name}.lora_{letter}.weight"] for letter in "AB")
+            found[name] = Factors(a, b, layer.scaling["read"])
         return found
 
     def digest(self) -> str:

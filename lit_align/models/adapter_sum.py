@@ -90,7 +90,7 @@ def peft_files(factors: Mapping[str, Factors], modules: Collection[str]) -> tupl
     others = _by_last_name({name: rank for name, rank in ranks.items() if rank != most}, ranks)
     targets = {_last(name) for name in factors}
     exact = {name for name in modules if _last(name) in targets} == {*factors}
-    config = LoraConfig(
+    config: Any = LoraConfig(
         r=most,
         lora_alpha=most,
         rank_pattern=others,

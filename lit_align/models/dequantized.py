@@ -27,11 +27,12 @@ def dequantized_base(base: str, weights: Weights) -> PreTrainedModel:
         On the CPU, in the number format of ``weights``.
     """
     from bitsandbytes.functional import dequantize_4bit
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn.modules import Linear4bit
 
     model = plain_base(base, replace(weights, quantization="none"))
     quantized: Any = load_base(base, weights)
     for name, layer in quantized.named_modules():
         if isinstance(layer, Linear4bit):
-            model.get_parameter(f"{name}.weight").copy_(dequantize_4bit(layer.weight.data, layer.weight.quant_state))
+            packed: Any = layer.weight
+            model.get_parameter(f"{name}.weight").copy_(dequantize_4bit(packed.data, packed.quant_state))
     return model

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from lit_align.evals.instructions.reading import OWN_FILE, read_prompts
+from lit_align.data.sources.json_rows import read_json_rows
+from lit_align.evals.instructions.reading import OWN_FILE
 from lit_align.types import Message, PromptSource, SamplePrompt, stop_at
 
 
 @dataclass(frozen=True)
 class InstructionPrompts(PromptSource):
-    """The prompts of ``InstructionBenchmark``, in English and Russian, for whatever wants to be answered.
+    """The bundled prompts of ``InstructionBenchmark``, 60 in English and 29 in Russian, for what wants to be answered.
+
+    Whether the answers follow the instructions is not looked at, so nothing is needed but the package itself.
 
     Args:
-        path: A file in IFEval's format; empty for the prompts that come with the package.
         every: Take every so-manyth prompt, at least 1.
 
     Raises:
@@ -26,7 +27,6 @@ class InstructionPrompts(PromptSource):
         ['en-01', 'en-31', 'ru-01']
     """
 
-    path: str = ""
     every: int = 1
 
     def __post_init__(self) -> None:
@@ -34,10 +34,9 @@ class InstructionPrompts(PromptSource):
             raise ValueError(f"InstructionPrompts: every must be at least 1, got {self.every}")
 
     def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
-        """See :class:`PromptSource`; a file that breaks a rule is refused as a whole."""
+        """See :class:`PromptSource`."""
         del refuse
-        file = Path(self.path) if self.path else OWN_FILE
         return [
-            SamplePrompt(one.key, (Message("user", one.text),), "", "instructions")
-            for one in read_prompts(file)[:: self.every]
+            SamplePrompt(row.text("key"), (Message("user", row.text("prompt")),), "", "instructions")
+            for row in list(read_json_rows(OWN_FILE))[:: self.every]
         ]
