@@ -34,6 +34,7 @@ from lit_align.evals.drift import DriftBenchmark
 from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.evals.finance_instruct import FinanceInstructBenchmark
 from lit_align.evals.instructions.benchmark import InstructionBenchmark
+from lit_align.evals.instructions.prompt_source import InstructionPrompts
 from lit_align.evals.judge.endpoint import EndpointJudge
 from lit_align.evals.judge.known_quality import PreferredAnswers, RatedFile
 from lit_align.evals.judge.reference import ReferenceScorer
@@ -56,11 +57,11 @@ from lit_align.schedule import CosineSchedule
 SHORT_NAMES = (
     AdamW8bit, BenchmarkEvaluation, BestOfSamples, CalibratedMap, CosineSchedule, DecontaminatedConversations,
     DecontaminatedPairs, DisplacementGuard, DPOModule, DriftBenchmark, EndingPairs, EndpointJudge, ExactMatchBenchmark,
-    FinanceInstruct, FinanceInstructBenchmark, FinanceInstructPairs, InstructionBenchmark, LegacyMap, MessagesFile,
-    MTBenchBenchmark, MTBenchEarlyStopping, NamedConversations, NamedPairs, OrcaDPO, PairAccuracyBenchmark,
-    PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark, PreferredAnswers,
-    PromptCompletionFile, RatedFile, RecipeRedditPairs, RedditFinance, RedditFinancePairs, RedditReplyBenchmark,
-    ReferenceScorer, RejectedSamples, ReverseKL, RewardModelScorer, RightAndWrong, SampledNegatives, ScalePairs,
-    ScoredAnswersBenchmark, SFTDataModule, SFTModule, SkillPairs, StagedPreferences, StageTransition,
-    SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
+    FinanceInstruct, FinanceInstructBenchmark, FinanceInstructPairs, InstructionBenchmark, InstructionPrompts,
+    LegacyMap, MessagesFile, MTBenchBenchmark, MTBenchEarlyStopping, NamedConversations, NamedPairs, OrcaDPO,
+    PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark,
+    PreferredAnswers, PromptCompletionFile, RatedFile, RecipeRedditPairs, RedditFinance, RedditFinancePairs,
+    RedditReplyBenchmark, ReferenceScorer, RejectedSamples, ReverseKL, RewardModelScorer, RightAndWrong,
+    SampledNegatives, ScalePairs, ScoredAnswersBenchmark, SFTDataModule, SFTModule, SkillPairs, StagedPreferences,
+    StageTransition, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
 )  # fmt: skip
