@@ -50,7 +50,8 @@ class PairTokeniser:
         if outcome not in ("kept", "cut"):
             return Tokenised(*known, outcomes=((outcome, *sizes),))
         size = shared_size([path.tokens for path in paths])
-        return Tokenised(*known, paths, size, size, ((outcome, *sizes),))
+        lost = sum(len(path.tokens) for path in rendered) - sum(len(path.tokens) for path in paths)
+        return Tokenised(*known, paths, size, size, ((outcome, *sizes),), lost=lost)
 
     def _rendered(self, pair: PreferencePair, answer: str, side: str) -> TokenPath:
         turns = (*pair.prompt, Message("assistant", answer))

@@ -155,6 +155,7 @@ class Part(ABC):
             return _DROPPED
         for outcome, prompt, size in one.outcomes:
             self.report.count(one.source, outcome, prompt, size)
+        self.report.lost_tokens[one.source] += one.lost
         if not one.paths:
             return _DROPPED
         refuse_over_budget(one.name, one.least, self._budget, self.undivided)

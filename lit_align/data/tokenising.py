@@ -47,7 +47,9 @@ class ConversationTokeniser:
         if not paths:
             return Tokenised(*known, outcomes=outcomes)
         least = max(len(path.tokens) for path in paths)
-        return Tokenised(*known, paths, shared_size([path.tokens for path in paths]), least, outcomes)
+        lost = sum(len(path.tokens) - len(cut.tokens) for path, (cut, _) in zip(rendered, fitted, strict=True) if cut)
+        size = shared_size([path.tokens for path in paths])
+        return Tokenised(*known, paths, size, least, outcomes, lost=lost)
 
 
 class Tokenising(Part):

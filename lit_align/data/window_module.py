@@ -29,7 +29,7 @@ from lit_align.data.prepared.deciding import deciding
 from lit_align.data.prepared.examples import Examples
 from lit_align.data.prepared.prepared import Prepared
 from lit_align.data.trees import ConversationTrees, GivenTrees, Trees
-from lit_align.data.windows import WindowDataset
+from lit_align.data.windows import Tree, WindowDataset
 from lit_align.forest import TokenForest, TokenPath, Window
 from lit_align.types import ConversationSource
 
@@ -107,6 +107,19 @@ class ForestDataModule(L.LightningDataModule, ABC):
         self.reports: Mapping[str, LengthReport] = {}
         self.trained_groups: frozenset[str] = frozenset()
         self.trained_questions: frozenset[str] = frozenset()
+
+    @property
+    def parts(self) -> dict[str, Trees]:
+        """The trees of ``training``, ``validation`` and ``replay``."""
+        return {"training": self._trained, "validation": self._validation, "replay": self._replayed}
+
+    def planned_forests(self, window: int) -> list[list[Tree]]:
+        """The trees of each forest of a window of the run on one process; nothing is built.
+
+        Args:
+            window: Its number, from 0.
+        """
+        return WindowDataset(self._trained, self._replayed, self._plan, self.token_budget, 0, 1).packed(window)
 
     @property
     @abstractmethod

@@ -75,14 +75,27 @@ class WindowDataset(Dataset[Window]):
 
     def __getitem__(self, window: int) -> Window:
         """This rank's part of a window of the run; in each forest, what is replayed stands after the rest."""
-        members = [self._trained[i] for i in self._plan.trained_in(window)]
-        members += [self._replayed[i] for i in self._plan.replayed_in(window)]
+        members = self._members(window)
+        forests = tuple(TokenForest.build([tree.paths for tree in forest]) for forest in self._packed(members))
+        return Window(forests, window, tuple(tree.name for tree in members))
+
+    def packed(self, window: int) -> list[list[Tree]]:
+        """The trees of each forest of this rank's part of a window.
+
+        Args:
+            window: Its number, from 0 over the whole run.
+        """
+        return self._packed(self._members(window))
+
+    def _packed(self, members: list[Tree]) -> list[list[Tree]]:
         trees = joined(members)
         mine = [trees[i] for i in share_out([tree.size for tree in trees], self._ranks)[self._rank]]
         parts = [part for tree in mine for part in within(tree, self._budget)]
-        packed = fill_forests([part.size for part in parts], self._budget)
-        forests = tuple(TokenForest.build([parts[i].paths for i in forest]) for forest in packed)
-        return Window(forests, window, tuple(tree.name for tree in members))
+        return [[parts[i] for i in forest] for forest in fill_forests([part.size for part in parts], self._budget)]
+
+    def _members(self, window: int) -> list[Tree]:
+        members = [self._trained[i] for i in self._plan.trained_in(window)]
+        return members + [self._replayed[i] for i in self._plan.replayed_in(window)]
 
 
 def within(tree: Tree, budget: int) -> list[Tree]:

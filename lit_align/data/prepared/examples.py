@@ -30,6 +30,7 @@ class Tokenised(NamedTuple):
         outcomes: What happened to each of its answers (to a pair as a whole), with the tokens of the prompt and of
             prompt and answer.
         refused: The rule that it breaks, if it does.
+        lost: Answer tokens that cuts took from its paths.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Tokenised(NamedTuple):
     least: int = 0
     outcomes: tuple[tuple[str, int, int], ...] = ()
     refused: ValueError | None = None
+    lost: int = 0
 
 
 class GrowingExamples:
