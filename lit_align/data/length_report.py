@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 
 from tqdm import tqdm
 
@@ -13,6 +13,7 @@ logger = logging.getLogger(__name__)
 
 REFUSED = "refused"
 _KEPT = {"kept", "cut"}
+_SHOWN_SIZES = 100_000  # of each source, the latest: a stream has no end
 
 
 class LengthReport:
@@ -27,7 +28,7 @@ class LengthReport:
     def __init__(self, part: str, lengths: Lengths, what: str = "answers") -> None:
         self._part, self._lengths, self._what = part, lengths, what
         self._outcomes: dict[str, Counter[str]] = {}
-        self._sizes: dict[str, list[tuple[int, int]]] = {}  # prompt, and prompt with answer
+        self._sizes: dict[str, deque[tuple[int, int]]] = {}  # prompt, and prompt with answer
         self._unread, self._undrawn = Counter[str](), Counter[str]()
         self._first_refusal: dict[str, str] = {}
         self._bar: tqdm[None] | None = None  # opened at the first row: two open bars write over one another
@@ -48,7 +49,7 @@ class LengthReport:
             size: Tokens of prompt and answer, before any cut.
         """
         self._outcomes.setdefault(source, Counter())[outcome] += 1
-        self._sizes.setdefault(source, []).append((prompt, size))
+        self._sizes.setdefault(source, deque(maxlen=_SHOWN_SIZES)).append((prompt, size))
 
     def refuse(self, source: str, why: str, read: bool) -> None:
         """Count a row that breaks a rule; the first one's message is told.
@@ -79,38 +80,52 @@ class LengthReport:
 
     def tell(self) -> None:
         """Log a line a source."""
+        for line in self.lines():
+            self.say(line)
+
+    def lines(self) -> list[str]:
+        """A line a source, of what was counted so far."""
+        lines = []
         for source, count in self._outcomes.items():
             told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(count.items()))
             refusal = self._first_refusal.get(source)
-            self.say(
+            lines.append(
                 f"{source}: {count.total()} {self._what}: {told}" + (f"; first refusal: {refusal}" if refusal else "")
             )
+        return lines
 
-    def stop_if_empty(self, left: int) -> None:
+    def stop_if_empty(self, left: int, source: str = "") -> None:
         """Stop where nothing is left.
 
         Args:
             left: Rows that are left.
+            source: Of this source; of all, where it is empty.
 
         Raises:
             ValueError: Nothing is left; says what became of the rows and what to do.
         """
         if left:
             return
-        found = sum(self._outcomes.values(), Counter[str]())
+        found = sum((count for name, count in self._outcomes.items() if source in ("", name)), Counter[str]())
+        of = f" of {source!r}" if source else ""
         if not found:
-            raise ValueError(f"no example is left for {self._part}: no row was read or drawn; look at `data.sources`")
+            raise ValueError(
+                f"no example{of} is left for {self._part}: no row was read or drawn; look at `data.sources`"
+            )
         told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(found.items()))
         raise ValueError(
-            f"no example is left for {self._part}: of {found.total()} {self._what} {told} ({self._lengths}); "
-            f"{self._advice(found, next(iter(self._first_refusal.values()), ''))}"
+            f"no example{of} is left for {self._part}: of {found.total()} {self._what} {told} ({self._lengths}); "
+            f"{self._advice(found, self._first_refusal.get(source) or next(iter(self._first_refusal.values()), ''))}"
         )
 
-    def stop_at_losses(self) -> None:
+    def stop_at_losses(self, least: int = 0) -> None:
         """Stop where a source loses more than ``lengths.max_dropped``; the lengths are logged as a table.
 
         A source reads all its rows, whatever a mix draws of them: those that it could not read count in the share that
         was drawn of the others.
+
+        Args:
+            least: A source of which fewer rows were counted is not judged yet.
 
         Raises:
             ValueError: Names source, numbers, limit and ways out.
@@ -119,7 +134,8 @@ class LengthReport:
             dropped = sum(number for outcome, number in count.items() if outcome not in _KEPT)
             read = count.total() - self._unread[source] + self._undrawn[source]
             beside = self._unread[source] * self._undrawn[source] / max(1, read)  # the part that was not drawn
-            if dropped - beside <= self._lengths.max_dropped * (count.total() - beside):
+            few = count.total() < least
+            if few or dropped - beside <= self._lengths.max_dropped * (count.total() - beside):
                 continue
             self._show_lengths(source, count)
             raise ValueError(

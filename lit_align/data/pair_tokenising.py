@@ -89,6 +89,25 @@ class PairTokenising:
             )
         return trees
 
+    @property
+    def report(self) -> LengthReport:
+        """What became of the pairs so far."""
+        return self._report
+
+    def tree(self, pair: PreferencePair) -> Tree | None:
+        """The tree of one pair, which is not kept here; None where it is dropped or refused.
+
+        Args:
+            pair: Any.
+
+        Raises:
+            ValueError: It is refused and ``bad_rows`` is ``stop``, or is over the token budget.
+        """
+        if (paths := self._tokenised(pair)) is None:
+            return None
+        [(both, size)] = self._parts([paths])
+        return Tree(pair.id, tuple(both), size, pair.group)
+
     def refuse(self, source: str, error: ValueError) -> None:
         """Stop at a row that its source cannot read, or count it, as ``bad_rows`` says."""
         self._refuse(source, error, read=False)

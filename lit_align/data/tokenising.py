@@ -80,6 +80,22 @@ class Tokenising:
         self._report.stop_at_losses()
         return trees
 
+    @property
+    def report(self) -> LengthReport:
+        """What became of the answers so far."""
+        return self._report
+
+    def tree(self, conversation: Conversation) -> Tree | None:
+        """The tree of one conversation, which is not kept here; None where nothing of it fits or it is refused.
+
+        Args:
+            conversation: Any.
+
+        Raises:
+            ValueError: It is refused and ``bad_rows`` is ``stop``, or is over the token budget.
+        """
+        return self._tokenised(conversation)
+
     def refuse(self, source: str, error: ValueError) -> None:
         """Stop at a row that its source cannot read, or count it, as ``bad_rows`` says."""
         self._refuse(source, error, read=False)
