@@ -6,7 +6,9 @@ from lit_align.callbacks.benchmark import BenchmarkEvaluation
 from lit_align.callbacks.displacement_guard import DisplacementGuard
 from lit_align.callbacks.early_stopping import MTBenchEarlyStopping
 from lit_align.data.preference import PreferenceDataModule
+from lit_align.data.preference_stream import PreferenceStream
 from lit_align.data.sft import SFTDataModule
+from lit_align.data.sft_stream import SFTStream
 from lit_align.data.sources.decontaminated import DecontaminatedConversations, DecontaminatedPairs
 from lit_align.data.sources.finance_instruct import FinanceInstruct
 from lit_align.data.sources.finance_instruct_pairs import FinanceInstructPairs
@@ -55,9 +57,9 @@ SHORT_NAMES = (
     DecontaminatedPairs, DisplacementGuard, DPOModule, DriftBenchmark, EndpointJudge, ExactMatchBenchmark,
     FinanceInstruct, FinanceInstructBenchmark, FinanceInstructPairs, InstructionBenchmark, LegacyMap, MessagesFile,
     MTBenchBenchmark, MTBenchEarlyStopping, NamedConversations, NamedPairs, OrcaDPO, PairAccuracyBenchmark,
-    PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark, PreferredAnswers,
+    PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferenceStream, PreferredAnswerBenchmark, PreferredAnswers,
     PromptCompletionFile, RatedFile, RecipeRedditPairs, RedditFinance, RedditFinancePairs, RedditReplyBenchmark,
     ReferenceScorer, RejectedSamples, ReverseKL, RewardModelScorer, RightAndWrong, SampledNegatives, ScalePairs,
-    ScoredAnswersBenchmark, SFTDataModule, SFTModule, SkillPairs, SymmetricNegatives, TableSkills, TATQA,
+    ScoredAnswersBenchmark, SFTDataModule, SFTModule, SFTStream, SkillPairs, SymmetricNegatives, TableSkills, TATQA,
     TATQAAnswers, TATQABenchmark, TWix,
 )  # fmt: skip

@@ -156,6 +156,11 @@ class ConversationSource(PromptSource):
         """
         return iter(self.usable(refuse))
 
+    @property
+    def sampling(self) -> str:
+        """The options by which :meth:`draw` leaves rows out, with their values, for messages; empty where it is all."""
+        return ""
+
     def draw(self, rows: Sequence[Conversation], tokens: Callable[[Conversation], int]) -> list[Conversation]:
         """Choose what is used of one side of the split; all of it, unless a source samples.
 

@@ -14,7 +14,7 @@ from lit_align.data.packing import GroupPlan
 from lit_align.data.pair_tokenising import PairTokenising
 from lit_align.data.tokenising import BadRows, Tokenising
 from lit_align.data.window_module import WindowDataModule, refuse_mixture
-from lit_align.data.windows import Tree
+from lit_align.data.windows import Tree, pair_counts
 from lit_align.tokenizer import load_tokenizer
 from lit_align.types import ConversationSource, PairSource, PreferencePair
 
@@ -152,12 +152,12 @@ class PreferenceDataModule(WindowDataModule):
 
     @property
     def _plan(self) -> GroupPlan:
-        counts = _counts(self._trained)
+        counts = pair_counts(self._trained)
         return GroupPlan(counts, self.window, self.seed, len(self._replayed), self.replay_share)
 
     @property
     def _validation_plan(self) -> GroupPlan:
-        return GroupPlan(_counts(self._validation), self.window, 0)
+        return GroupPlan(pair_counts(self._validation), self.window, 0)
 
     def identity(self) -> dict[str, str]:
         """Fingerprint of the tokens, and what decides which of them share a window."""
@@ -169,7 +169,3 @@ class PreferenceDataModule(WindowDataModule):
             "data.seed": str(self.seed),
             **({"data.mix": repr(self.mix)} if self.mix else {}),
         }
-
-
-def _counts(trees: list[Tree]) -> tuple[int, ...]:
-    return tuple(len(tree.paths) // 2 for tree in trees)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Literal
 
 from lit_align.data.chat import ChatFormat
@@ -13,7 +12,7 @@ from lit_align.data.mixture import group_of, questions_of, split
 from lit_align.data.packing import WindowPlan
 from lit_align.data.tokenising import BadRows, Tokenising
 from lit_align.data.window_module import WindowDataModule, refuse_mixture
-from lit_align.data.windows import Tree
+from lit_align.data.windows import leaders
 from lit_align.tokenizer import load_tokenizer
 from lit_align.types import Conversation, ConversationSource
 
@@ -93,11 +92,11 @@ class SFTDataModule(WindowDataModule):
     @property
     def _plan(self) -> WindowPlan:
         trained, replayed = self._trained, self._replayed
-        return WindowPlan(len(trained), len(replayed), self.window, self.replay_share, self.seed, _leaders(trained))
+        return WindowPlan(len(trained), len(replayed), self.window, self.replay_share, self.seed, leaders(trained))
 
     @property
     def _validation_plan(self) -> WindowPlan:
-        return WindowPlan(len(self._validation), 0, self.window, 0.0, 0, _leaders(self._validation))
+        return WindowPlan(len(self._validation), 0, self.window, 0.0, 0, leaders(self._validation))
 
     def setup(self, stage: str) -> None:
         """Read, split and tokenise all conversations, once; says what was kept, cut and dropped."""
@@ -148,10 +147,3 @@ class SFTDataModule(WindowDataModule):
             "data.seed": str(self.seed),
             **({"data.mix": repr(self.mix)} if self.mix else {}),
         }
-
-
-def _leaders(trees: Sequence[Tree]) -> tuple[int, ...]:
-    """For each tree the number of the first of its group; nothing where no tree has one."""
-    first: dict[str, int] = {}
-    leaders = [first.setdefault(tree.group, number) if tree.group else number for number, tree in enumerate(trees)]
-    return tuple(leaders) if first else ()

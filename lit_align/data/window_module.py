@@ -1,36 +1,19 @@
-"""What all data modules of windows share: loaders, the forests tried at the start, the fingerprint of the data."""
+"""Windows of data that are read before training: their plan, and the fingerprint of the data."""
 
 from __future__ import annotations
 
-import hashlib
-import signal
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import cycle, islice
-from typing import Any, ClassVar
 
-import lightning as L  # noqa: N812  the name that its users know
-import numpy as np
-import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
+from lit_align.data.forest_module import ForestDataModule, longest_first
 from lit_align.data.packing import Plan, WindowSampler
-from lit_align.data.windows import Tree, WindowDataset
-from lit_align.forest import TokenForest, TokenPath, Window
+from lit_align.data.windows import Tree, tokens_hash
+from lit_align.forest import TokenForest, Window
 from lit_align.types import ConversationSource
-
-
-def _as_it_is(window: Any) -> Any:
-    return window
-
-
-def _leave_interrupts_to_the_trainer(worker: int) -> None:
-    # A terminal sends Ctrl-C to all processes; the window that is being computed needs its workers to the end.
-    del worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def refuse_mixture(window: int, val_fraction: float, replay: Sequence[ConversationSource], replay_share: float) -> None:
@@ -59,46 +42,22 @@ def refuse_mixture(window: int, val_fraction: float, replay: Sequence[Conversati
         )
 
 
-def _longest_first(trees: Iterable[Tree]) -> list[Tree]:
-    return sorted(trees, key=lambda tree: (-tree.size, tree.name))
-
-
-class WindowDataModule(L.LightningDataModule, ABC):
+class WindowDataModule(ForestDataModule):
     """Windows of token forests; a subclass reads and tokenises in ``setup`` and names the plan of its windows.
 
     Args:
-        token_budget: Tokens a forest (one forward and backward pass), > 0.
-        workers: Processes that build forests ahead, >= 0.
-
-    Attributes:
-        holds: What the examples are, ``conversations`` or ``pairs``; a model trains on one of them.
-
-    Raises:
-        ValueError: A value is out of its range.
+        token_budget: See :class:`~lit_align.data.forest_module.ForestDataModule`.
+        workers: See there.
     """
 
-    holds: ClassVar[str]
-
     def __init__(self, token_budget: int, workers: int) -> None:
-        super().__init__()
-        if token_budget <= 0:
-            raise ValueError(f"`data.token_budget` must be > 0, got {token_budget}")
-        if workers < 0:
-            raise ValueError(f"`data.workers` must be >= 0, got {workers}")
-        self.token_budget, self.workers = token_budget, workers
-        self._trained: list[Tree] = []
+        super().__init__(token_budget, workers)
         self._replayed: list[Tree] = []
-        self._validation: list[Tree] = []
 
     @property
     @abstractmethod
     def _plan(self) -> Plan:
         """Members of each window of the run."""
-
-    @property
-    @abstractmethod
-    def _validation_plan(self) -> Plan:
-        """Members of each window of the validation set."""
 
     @cached_property
     def source_names(self) -> tuple[str, ...]:
@@ -108,7 +67,7 @@ class WindowDataModule(L.LightningDataModule, ABC):
 
     @property
     def windows_per_epoch(self) -> int:
-        """Optimizer steps of one pass over the data."""
+        """See :class:`~lit_align.data.forest_module.ForestDataModule`."""
         return self._plan.windows_per_epoch
 
     def train_dataloader(self) -> DataLoader[Window]:
@@ -119,78 +78,18 @@ class WindowDataModule(L.LightningDataModule, ABC):
         return self._loader(self._dataset(self._trained, self._replayed, self._plan), sampler)
 
     def training_windows(self) -> Iterator[Window]:
-        """This rank's part of each training window of the first epoch, in their order; each is built when asked for."""
+        """See :class:`~lit_align.data.forest_module.ForestDataModule`."""
         dataset = self._dataset(self._trained, self._replayed, self._plan)
         return (dataset[window] for window in range(self.windows_per_epoch))
 
-    def val_dataloader(self) -> DataLoader[Window] | list[DataLoader[Window]]:
-        """Windows of the validation data, in a fixed order; none without validation data.
-
-        Raises:
-            ValueError: ``trainer.validate`` without validation data: Lightning would pass over everything, benchmarks
-                too, and end as if all were well.
-        """
-        if not self._validation:
-            if self.trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING:
-                raise ValueError(
-                    "`validate` needs validation data, and there are none: set `data.val_fraction` or name "
-                    "`data.val_sources`"
-                )
-            return []
-        return self._loader(self._dataset(self._validation, [], self._validation_plan), None)
-
-    def _dataset(self, trained: list[Tree], replayed: list[Tree], plan: Plan) -> WindowDataset:
-        trainer = self.trainer
-        assert trainer is not None
-        return WindowDataset(trained, replayed, plan, self.token_budget, trainer.global_rank, trainer.world_size)
-
-    def _loader(self, dataset: WindowDataset, sampler: WindowSampler | None) -> DataLoader[Window]:
-        # A generator of its own: a loader otherwise draws from the global random numbers each time it is opened.
-        generator = torch.Generator()
-        return DataLoader(
-            dataset, None, sampler=sampler, num_workers=self.workers, collate_fn=_as_it_is, generator=generator,
-            worker_init_fn=_leave_interrupts_to_the_trainer,
-        )  # fmt: skip
-
     def largest_forest(self) -> TokenForest:
-        """A forest no smaller than any that packing makes: the longest trees, up to the budget.
-
-        Where the next one does not fit, others might fill the rest of the budget to the last token; it is filled with
-        repeated tokens, in place of a search for them.
-        """
+        """A forest no smaller than any that packing makes: the longest trees, up to the budget."""
         plan = self._plan
         # A window may replay a conversation more than once.
-        replayed = islice(cycle(_longest_first(self._replayed)), plan.most_replayed)
-        pool = _longest_first([*_longest_first(self._trained)[: plan.most_trained], *replayed])
-        groups: list[tuple[TokenPath, ...]] = []
-        room = self.token_budget
-        for tree in pool:
-            if tree.size > room:
-                path = max(tree.paths, key=lambda path: len(path.tokens))
-                rest = replace(path, tokens=np.resize(path.tokens, room), classes=np.resize(path.classes, room))
-                # As many examples as in the tree: those of a preference forest come in twos.
-                groups += [(rest,) * len(tree.paths)] if room else []
-                break
-            groups.append(tree.paths)
-            room -= tree.size
-        # As in a window: what is replayed stands last.
-        return TokenForest.build(sorted(groups, key=lambda paths: paths[0].weight == 0))
-
-    def probe_forest(self) -> TokenForest:
-        """The two shortest trees, of several paths if there are any; one group, so that there is a branch to check."""
-        once = {id(tree.paths[0]): tree for tree in self._trained}.values()  # an epoch may repeat an example
-        pool = sorted(once, key=lambda tree: (len(tree.paths) == 1, tree.size, tree.name))
-        return TokenForest.build([[path for tree in pool[:2] for path in tree.paths]])
+        replayed = islice(cycle(longest_first(self._replayed)), plan.most_replayed)
+        return self._filled(longest_first([*longest_first(self._trained)[: plan.most_trained], *replayed]))
 
     @cached_property
     def _fingerprint(self) -> str:
         # Once a run: each checkpoint asks for it, and the tokens of a large set take seconds to hash.
-        digest = hashlib.sha256()
-        for trees in (self._trained, self._replayed):
-            digest.update(f"{len(trees)} conversations\n".encode())
-            for tree in trees:
-                # The lengths come first: without them two divisions of the same tokens would have one hash.
-                digest.update(f"{[len(path.tokens) for path in tree.paths]} {tree.group}\n".encode())
-                for path in tree.paths:
-                    digest.update(path.tokens.tobytes() + path.classes.tobytes())
-        return digest.hexdigest()[:16]
+        return tokens_hash(self._trained, self._replayed)

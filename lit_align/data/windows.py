@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from torch.utils.data import Dataset
@@ -43,6 +44,46 @@ def group_of_copy(group: str, copy: int) -> str:
         ('table 7', 'table 7 again 1', '')
     """
     return f"{group} again {copy}" if group and copy else group
+
+
+def leaders(trees: Sequence[Tree]) -> tuple[int, ...]:
+    """For each tree the number of the first of its group; nothing where no tree has one.
+
+    Args:
+        trees: Of conversations, in their order.
+    """
+    first: dict[str, int] = {}
+    found = [first.setdefault(tree.group, number) if tree.group else number for number, tree in enumerate(trees)]
+    return tuple(found) if first else ()
+
+
+def pair_counts(trees: Iterable[Tree]) -> tuple[int, ...]:
+    """The pairs of each tree.
+
+    Args:
+        trees: Of pairs: two paths each.
+    """
+    return tuple(len(tree.paths) // 2 for tree in trees)
+
+
+def tokens_hash(*parts: Sequence[Tree]) -> str:
+    """Hash the tokens of trees, and which of them stand together.
+
+    Args:
+        parts: Trees, of one part of the data each.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for trees in parts:
+        digest.update(f"{len(trees)} conversations\n".encode())
+        for tree in trees:
+            # The lengths come first: without them two divisions of the same tokens would have one hash.
+            digest.update(f"{[len(path.tokens) for path in tree.paths]} {tree.group}\n".encode())
+            for path in tree.paths:
+                digest.update(path.tokens.tobytes() + path.classes.tobytes())
+    return digest.hexdigest()[:16]
 
 
 class WindowDataset(Dataset[Window]):

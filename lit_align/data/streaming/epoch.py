@@ -64,6 +64,14 @@ class Stream:
     held_out: HeldOut
     together: int
 
+    def passing_over(self, held_out: HeldOut) -> Stream:
+        """The stream without what is held out.
+
+        Args:
+            held_out: In place of what was before.
+        """
+        return replace(self, held_out=held_out)
+
     def epoch(self, number: int) -> StreamedEpoch:
         """An epoch from its beginning; each has an order of its own.
 
