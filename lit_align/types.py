@@ -105,12 +105,22 @@ class SamplePrompt:
     score: Callable[[str], Mapping[str, float]] | None = None
 
 
+def stop_at(source: str, error: ValueError) -> None:
+    """Raise the error of a row that breaks a rule: what a source does unless its bad rows are to be counted."""
+    del source
+    raise error
+
+
 class PromptSource(ABC):
     """Where prompts come from: every source of conversations, pairs or questions is one."""
 
     @abstractmethod
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
         """Read all prompts, in a fixed order.
+
+        Args:
+            refuse: Given the source's name and the error of each row that breaks a rule; may raise it, as it does by
+                default. A source that does not read row by row raises instead of calling it.
 
         Raises:
             ValueError: A row breaks a rule; the message names file, row, key, rule and value.
@@ -120,11 +130,11 @@ class PromptSource(ABC):
 class ConversationSource(PromptSource):
     """Where conversations come from; a frozen dataclass whose fields are the options of the YAML."""
 
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
         """The turns before the last answer of each conversation, which is the gold answer."""
         return [
             SamplePrompt(one.id, one.messages[:-1], one.messages[-1].content, one.source, one.group)
-            for one in self.conversations()
+            for one in self.usable(refuse)
         ]
 
     @abstractmethod
@@ -175,9 +185,9 @@ class ConversationSource(PromptSource):
 class PairSource(PromptSource):
     """Where preference pairs come from; a frozen dataclass whose fields are the options of the YAML."""
 
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
         """The prompt of each pair; its chosen answer is the gold answer."""
-        pairs = self.pairs(lambda _: True)
+        pairs = self.usable(lambda _: True, refuse)
         return [SamplePrompt(one.id, one.prompt, one.chosen, one.source, one.group) for one in pairs]
 
     @abstractmethod
@@ -224,8 +234,9 @@ class PairSource(PromptSource):
 class EvalSource(PromptSource):
     """Where a benchmark's items come from; a frozen dataclass whose fields are the options of the YAML."""
 
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
         """The items, scored by equality with the gold answer, white space at both ends apart."""
+        del refuse
 
         def equality(gold: str) -> Callable[[str], Mapping[str, float]]:
             return lambda answer: {"exact_match": float(answer.strip() == gold.strip())}

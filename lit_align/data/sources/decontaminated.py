@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from lit_align.data.overlap import EvaluationSets, Overlap
-from lit_align.types import Conversation, ConversationSource, Message, PairSource, PreferencePair, SamplePrompt
+from lit_align.types import Conversation, ConversationSource, Message, PairSource, PreferencePair, SamplePrompt, stop_at
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +50,9 @@ class DecontaminatedPairs(PairSource):
         """See :class:`~lit_align.types.PairSource`."""
         return _clean(self.source.stream(keep, refuse), self.against, _name(self.source))
 
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
         """The source's own prompts, without those that share words with a question."""
-        return list(_clean(self.source.prompts(), self.against, _name(self.source)))
+        return list(_clean(self.source.prompts(refuse), self.against, _name(self.source)))
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,9 @@ class DecontaminatedConversations(ConversationSource):
         """Draw as the source does."""
         return self.source.draw(rows, tokens)
 
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
         """The source's own prompts, without those that share words with a question."""
-        return list(_clean(self.source.prompts(), self.against, _name(self.source)))
+        return list(_clean(self.source.prompts(refuse), self.against, _name(self.source)))
 
 
 def _name(source: PairSource | ConversationSource) -> str:

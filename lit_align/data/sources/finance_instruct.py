@@ -9,8 +9,8 @@ from typing import Literal
 from lit_align.data.mixture import messages_hash
 from lit_align.data.sources.folded_transcript import unfold
 from lit_align.data.sources.read_rows import read_rows, stream_rows
-from lit_align.data.sources.rows import Row, check_limit, stop_at, usable_rows
-from lit_align.types import Conversation, ConversationSource, Message
+from lit_align.data.sources.rows import Row, check_limit, usable_rows
+from lit_align.types import Conversation, ConversationSource, Message, stop_at
 
 SOURCE = "finance-instruct"
 

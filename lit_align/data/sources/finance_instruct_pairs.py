@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from lit_align.data.sources.finance_instruct import SOURCE, FinanceInstruct
 from lit_align.data.sources.read_rows import read_rows, stream_rows
-from lit_align.data.sources.rows import Row, stop_at, usable_rows
-from lit_align.types import PairSource, PreferencePair
+from lit_align.data.sources.rows import Row, usable_rows
+from lit_align.types import PairSource, PreferencePair, stop_at
 
 logger = logging.getLogger(__name__)
 

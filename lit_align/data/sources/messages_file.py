@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from lit_align.data.sources.read_rows import read_rows, stream_rows
-from lit_align.data.sources.rows import Row, check_limit, checked_text, describe, stop_at, usable_rows
-from lit_align.types import ROLES, Conversation, ConversationSource, Message, Role
+from lit_align.data.sources.rows import Row, check_limit, checked_text, describe, usable_rows
+from lit_align.types import ROLES, Conversation, ConversationSource, Message, Role, stop_at
 
 _SHAREGPT_ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", "system": "system"}
 # What a message may carry besides its text; leaving it out unsaid would train another conversation.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from lit_align.types import Conversation, ConversationSource, PairSource, PreferencePair, SamplePrompt
+from lit_align.types import Conversation, ConversationSource, PairSource, PreferencePair, SamplePrompt, stop_at
 
 Record = TypeVar("Record", Conversation, PreferencePair, SamplePrompt)
 
@@ -29,9 +29,9 @@ class NamedPairs(PairSource):
     def __post_init__(self) -> None:
         _check(self.name)
 
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
         """Those of the source."""
-        return list(_named(self.source.prompts(), self.name))
+        return list(_named(self.source.prompts(_refusing(refuse, self.name)), self.name))
 
     def pairs(self, keep: Callable[[str], bool]) -> list[PreferencePair]:
         """See :class:`~lit_align.types.PairSource`."""
@@ -66,9 +66,9 @@ class NamedConversations(ConversationSource):
     def __post_init__(self) -> None:
         _check(self.name)
 
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
         """Those of the source."""
-        return list(_named(self.source.prompts(), self.name))
+        return list(_named(self.source.prompts(_refusing(refuse, self.name)), self.name))
 
     def conversations(self) -> list[Conversation]:
         """See :class:`~lit_align.types.ConversationSource`."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from lit_align.data.mixture import messages_hash
 from lit_align.data.sources.read_rows import read_rows, stream_rows
-from lit_align.data.sources.rows import Row, check_limit, describe, stop_at, usable_rows
-from lit_align.types import Message, PairSource, PreferencePair
+from lit_align.data.sources.rows import Row, check_limit, describe, usable_rows
+from lit_align.types import Message, PairSource, PreferencePair, stop_at
 
 logger = logging.getLogger(__name__)
 

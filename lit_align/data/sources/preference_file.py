@@ -12,8 +12,8 @@ from pathlib import Path
 from lit_align.data.mixture import group_of
 from lit_align.data.sources.messages_file import read_message, read_messages
 from lit_align.data.sources.read_rows import read_rows, stream_rows
-from lit_align.data.sources.rows import Row, check_limit, checked_text, describe, stop_at, usable_rows
-from lit_align.types import Message, PairSource, PreferencePair
+from lit_align.data.sources.rows import Row, check_limit, checked_text, describe, usable_rows
+from lit_align.types import Message, PairSource, PreferencePair, stop_at
 
 logger = logging.getLogger(__name__)
 

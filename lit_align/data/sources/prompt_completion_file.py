@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lit_align.data.sources.read_rows import read_rows, stream_rows
-from lit_align.data.sources.rows import Row, check_limit, stop_at, usable_rows
-from lit_align.types import Conversation, ConversationSource, Message
+from lit_align.data.sources.rows import Row, check_limit, usable_rows
+from lit_align.types import Conversation, ConversationSource, Message, stop_at
 
 
 @dataclass(frozen=True)

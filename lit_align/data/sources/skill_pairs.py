@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from random import Random
 
 from lit_align.data.sources.finance_tables import Split, draw_table
-from lit_align.data.sources.rows import stop_at
 from lit_align.data.sources.small_talk import draw_small_talk
 from lit_align.data.sources.table_skills import TableTask, ask, check_skills
-from lit_align.types import Message, PairSource, PreferencePair
+from lit_align.types import Message, PairSource, PreferencePair, stop_at
 
 
 @dataclass(frozen=True)

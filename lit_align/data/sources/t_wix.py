@@ -10,8 +10,8 @@ from typing import Literal
 from lit_align.data.mixture import draw, shuffled
 from lit_align.data.sources.messages_file import read_messages
 from lit_align.data.sources.read_rows import read_rows, stream_rows
-from lit_align.data.sources.rows import Row, check_limit, describe, stop_at, usable_rows
-from lit_align.types import Conversation, ConversationSource
+from lit_align.data.sources.rows import Row, check_limit, describe, usable_rows
+from lit_align.types import Conversation, ConversationSource, stop_at
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,8 @@ from itertools import islice
 from random import Random
 
 from lit_align.data.sources.finance_tables import FinanceTable, Split, draw_table
-from lit_align.data.sources.rows import stop_at
 from lit_align.data.sources.small_talk import draw_small_talk
-from lit_align.types import Conversation, ConversationSource, EvalItem, EvalSource, Message
+from lit_align.types import Conversation, ConversationSource, EvalItem, EvalSource, Message, stop_at
 
 
 @dataclass(frozen=True)

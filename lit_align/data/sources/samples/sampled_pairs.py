@@ -11,7 +11,7 @@ from difflib import get_close_matches
 
 from lit_align.data.mixture import messages_hash
 from lit_align.data.sources.samples.sample_file import SampledCompletion, SampledPrompt, read_samples
-from lit_align.types import PairSource, PreferencePair, SamplePrompt
+from lit_align.types import PairSource, PreferencePair, SamplePrompt, stop_at
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +80,9 @@ class SampledPairs(PairSource):
         )
         return found
 
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
         """All prompts of the file, to be answered anew; the metric that scored their answers is not in the file."""
+        del refuse
         return [SamplePrompt(one.id, one.messages, one.gold, one.source, one.group) for one in read_samples(self.path)]
 
     def _score(self, prompt: SampledPrompt, completion: SampledCompletion, name: str) -> float:
