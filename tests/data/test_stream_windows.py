@@ -345,7 +345,7 @@ def test_bad_rows_and_long_answers_are_counted_and_stop_the_run_where_they_are_t
     [
         ({"mix": None}, "`data.sources` are 2, and a stream is not known .* in `data.mix`"),
         ({"mix": Mix({"small": 1})}, "has no weight for source 'large'"),
-        ({"mix": Mix({"small": 1, "large": 1, "lage": 1})}, "no source begins with a row of 'lage'; did you mean 'larg"),
+        ({"mix": Mix({"small": 1, "large": 1, "lage": 1})}, "no source begins with a row of 'lage'; did you mean 'la"),
         ({"mix": Mix({"small": 1, "large": 1}, seed=1)}, "`data.mix.seed` = 1: a stream draws nothing at random"),
         ({"shuffle_buffer": 0}, "`data.shuffle_buffer` must be >= 1, got 0"),
         ({"sources": []}, "`data.sources` is empty"),
