@@ -64,4 +64,5 @@ def _first_name(source: Any, read: Callable[[Any, Refuse], Iterator[Any]], token
             tokenising.report.stop_if_empty(0)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
+    assert record is not None, "an empty report stops"
     return str(record.source)

@@ -18,9 +18,8 @@ from lit_align.data.sources.finance_instruct import FinanceInstruct
 from lit_align.data.sources.fingerprint import source_fingerprint
 from lit_align.data.sources.hub_rows import hub_revision
 from lit_align.data.sources.named import NamedConversations
-from lit_align.data.sources.rows import stop_at
 from lit_align.data.sources.table_skills import TableSkillItems, TableSkills
-from lit_align.types import ConversationSource
+from lit_align.types import ConversationSource, stop_at
 
 
 @pytest.fixture
