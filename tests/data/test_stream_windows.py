@@ -253,16 +253,26 @@ def test_neighbours_of_a_group_stay_together_and_share_a_tree(kind: str) -> None
         assert len(forest) < sum(alone[name] for name in window.examples) - 20
 
 
-def test_a_group_over_the_token_budget_parts_no_pair() -> None:
-    data = streamed("pairs", sources=[Pairs("small", 6)], mix=None, window=4, token_budget=43)
+@pytest.mark.parametrize("budget", [43, 45, 46, 47, 48, 50])
+def test_a_group_over_the_token_budget_parts_no_pair(budget: int) -> None:
+    data = streamed("pairs", sources=[Pairs("small", 6)], mix=None, window=4, token_budget=budget)
     pairs = 0
     for window in data.train_dataloader():
         for forest in window.forests:
-            assert len(forest) <= 43
+            assert len(forest) <= budget
             sides = Counter(name.rsplit(" ", 1)[0] for name in forest.examples)
             assert set(sides.values()) == {2}
             pairs += len(sides)
     assert pairs == 10
+
+
+@of_both_kinds
+def test_copies_of_a_group_that_meet_in_a_window_are_groups_of_their_own(kind: str) -> None:
+    data = streamed(kind, window=96)
+    [members] = data._stream.epoch(0).windows()
+    copies = Counter((tree.name, tree.group) for tree in members)
+    assert set(copies.values()) == {1}
+    assert {"small 0", "small 0 again 1", "small 0 again 2"} <= {tree.group for tree in members}
 
 
 def test_a_source_without_a_mix_is_read_from_its_beginning_to_its_end() -> None:
