@@ -145,4 +145,4 @@ def test_a_resume_on_other_data_or_another_order_is_refused(tmp_path: Path, caps
     with (tmp_path / "blue.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"prompt": "One more?", "completion": "yes"}\n')
     assert fit(settings, "--ckpt_path", last) == 1
-    assert "data: red.jsonl " in capsys.readouterr().err
+    assert "\n  data: " in capsys.readouterr().err

@@ -14,7 +14,9 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Dataset
 
+from lit_align.data.chat import ChatFormat
 from lit_align.data.packing import Plan, WindowSampler
+from lit_align.data.trees import GivenTrees, Trees
 from lit_align.data.windows import Tree, WindowDataset
 from lit_align.forest import TokenForest, TokenPath, Window
 
@@ -29,17 +31,8 @@ def _leave_interrupts_to_the_trainer(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def longest_first(trees: Iterable[Tree]) -> list[Tree]:
-    """Trees by their size, the largest first; of equal ones by name.
-
-    Args:
-        trees: Any.
-    """
-    return sorted(trees, key=lambda tree: (-tree.size, tree.name))
-
-
 class ForestDataModule(L.LightningDataModule, ABC):
-    """Windows of token forests, with a validation set in memory; a subclass says where the trained ones come from.
+    """Windows of token forests, with a validation set; a subclass says where the trained ones come from.
 
     Args:
         token_budget: Tokens a forest (one forward and backward pass), > 0.
@@ -47,12 +40,14 @@ class ForestDataModule(L.LightningDataModule, ABC):
 
     Attributes:
         holds: What the examples are, ``conversations`` or ``pairs``; a model trains on one of them.
+        chat: The chat format, once the data are set up.
 
     Raises:
         ValueError: A value is out of its range.
     """
 
     holds: ClassVar[str]
+    chat: ChatFormat
 
     def __init__(self, token_budget: int, workers: int) -> None:
         super().__init__()
@@ -61,8 +56,8 @@ class ForestDataModule(L.LightningDataModule, ABC):
         if workers < 0:
             raise ValueError(f"`data.workers` must be >= 0, got {workers}")
         self.token_budget, self.workers = token_budget, workers
-        self._trained: list[Tree] = []  # all of them, or of a stream those at its beginning
-        self._validation: list[Tree] = []
+        self._trained: Trees = GivenTrees([])  # all of them, or of a stream those at its beginning
+        self._validation: Trees = GivenTrees([])
 
     @property
     @abstractmethod
@@ -96,9 +91,9 @@ class ForestDataModule(L.LightningDataModule, ABC):
                     "`data.val_sources`"
                 )
             return []
-        return self._loader(self._dataset(self._validation, [], self._validation_plan), None)
+        return self._loader(self._dataset(self._validation, GivenTrees([]), self._validation_plan), None)
 
-    def _dataset(self, trained: list[Tree], replayed: list[Tree], plan: Plan) -> WindowDataset:
+    def _dataset(self, trained: Trees, replayed: Trees, plan: Plan) -> WindowDataset:
         trainer = self.trainer
         assert trainer is not None
         return WindowDataset(trained, replayed, plan, self.token_budget, trainer.global_rank, trainer.world_size)
@@ -133,6 +128,4 @@ class ForestDataModule(L.LightningDataModule, ABC):
 
     def probe_forest(self) -> TokenForest:
         """The two shortest trees, of several paths if there are any; one group, so that there is a branch to check."""
-        once = {id(tree.paths[0]): tree for tree in self._trained}.values()  # an epoch may repeat an example
-        pool = sorted(once, key=lambda tree: (len(tree.paths) == 1, tree.size, tree.name))
-        return TokenForest.build([[path for tree in pool[:2] for path in tree.paths]])
+        return TokenForest.build([[path for tree in self._trained.smallest_to_share(2) for path in tree.paths]])

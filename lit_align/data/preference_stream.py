@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 
 from lit_align.data.lengths import Lengths
 from lit_align.data.mix import Mix
 from lit_align.data.packing import GroupPlan
-from lit_align.data.pair_tokenising import PairTokenising
+from lit_align.data.pair_tokenising import PairTokeniser, PairTokenising, pair_trees
+from lit_align.data.part import BadRows, Workshop
+from lit_align.data.preference import pair_counts
+from lit_align.data.prepared.examples import Examples
 from lit_align.data.stream_module import StreamDataModule
-from lit_align.data.tokenising import BadRows
-from lit_align.data.windows import pair_counts
-from lit_align.types import PairSource, PreferencePair
+from lit_align.data.streaming.epoch import Refuse
+from lit_align.data.trees import Trees
+from lit_align.types import Outline, PairSource, PreferencePair
 
 
 class PreferenceStream(StreamDataModule):
@@ -55,6 +57,7 @@ class PreferenceStream(StreamDataModule):
     """
 
     holds = "pairs"
+    undivided = "pair"
 
     def __init__(
         self,
@@ -72,37 +75,38 @@ class PreferenceStream(StreamDataModule):
         workers: int = 0,
     ) -> None:
         super().__init__(
-            base, sources, mix, window, token_budget, lengths, thinking, bad_rows, shuffle_buffer, seed, workers
-        )
-        self.val_sources = val_sources or []
+            base, sources, mix, val_sources, window, token_budget, lengths, thinking, bad_rows, shuffle_buffer, seed,
+            workers,
+        )  # fmt: skip
 
     @property
-    def _read(self) -> Callable[[PairSource, Callable[[str, ValueError], None]], Iterator[PreferencePair]]:
+    def _read(self) -> Callable[[PairSource, Refuse], Iterator[PreferencePair]]:
         return _streamed
 
     @property
-    def _tokenising(self) -> Callable[[], PairTokenising]:
-        return self._tokenising_of("training")
+    def _tokenise(self) -> PairTokeniser:
+        return PairTokeniser(self.chat, self.lengths)
 
-    def _tokenising_of(self, part: str) -> partial[PairTokenising]:
-        return partial(PairTokenising, self.chat, self.lengths, self.window, self.token_budget, self.bad_rows, part)
+    def _settings(self) -> Mapping[str, object]:
+        return {"lengths": self.lengths, "thinking": self.thinking}
 
-    @property
-    def _together(self) -> int:
-        return 2
+    def _validation_part(self, workshop: Workshop) -> PairTokenising:
+        return PairTokenising(
+            self.chat, self.lengths, self.window, self.token_budget, self.bad_rows, "validation", workshop
+        )
 
-    def _read_validation(self) -> Iterable[PreferencePair]:
-        part = self._tokenising_of("validation")()
-        read = [pair for source in self.val_sources for pair in source.usable(_all, part.refuse)]
-        self._validation = part.trees(read) if self.val_sources else []
-        return read
+    def _drawn(self, part: PairTokenising, source: PairSource) -> list[Outline]:
+        return part.read(_streamed(source, part.refuse))
+
+    def _validation_trees(self, examples: Examples) -> Trees:
+        return pair_trees(examples, self.window, self.token_budget)
 
     @property
     def _validation_plan(self) -> GroupPlan:
         return GroupPlan(pair_counts(self._validation), self.window, 0)
 
 
-def _streamed(source: PairSource, refuse: Callable[[str, ValueError], None]) -> Iterator[PreferencePair]:
+def _streamed(source: PairSource, refuse: Refuse) -> Iterator[PreferencePair]:
     return source.stream(_all, refuse)
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from lit_align.data.lengths import Lengths
 from lit_align.data.mix import Mix
 from lit_align.data.packing import WindowPlan
+from lit_align.data.part import BadRows, Workshop
+from lit_align.data.prepared.examples import Examples
 from lit_align.data.stream_module import StreamDataModule
-from lit_align.data.tokenising import BadRows, Tokenising
-from lit_align.data.windows import leaders
-from lit_align.types import Conversation, ConversationSource
+from lit_align.data.streaming.epoch import Refuse
+from lit_align.data.tokenising import ConversationTokeniser, Tokenising
+from lit_align.data.trees import ConversationTrees, Trees
+from lit_align.types import Conversation, ConversationSource, Outline
 
 
 class SFTStream(StreamDataModule):
@@ -63,6 +65,7 @@ class SFTStream(StreamDataModule):
     """
 
     holds = "conversations"
+    undivided = "answer"
 
     def __init__(
         self,
@@ -81,39 +84,37 @@ class SFTStream(StreamDataModule):
         workers: int = 0,
     ) -> None:
         super().__init__(
-            base, sources, mix, window, token_budget, lengths, thinking, bad_rows, shuffle_buffer, seed, workers
-        )
-        self.val_sources, self.turns = val_sources or [], turns
+            base, sources, mix, val_sources, window, token_budget, lengths, thinking, bad_rows, shuffle_buffer, seed,
+            workers,
+        )  # fmt: skip
+        self.turns = turns
 
     @property
-    def _read(self) -> Callable[[ConversationSource, Callable[[str, ValueError], None]], Iterator[Conversation]]:
+    def _read(self) -> Callable[[ConversationSource, Refuse], Iterator[Conversation]]:
         return _streamed
 
     @property
-    def _tokenising(self) -> Callable[[], Tokenising]:
-        return self._tokenising_of("training")
+    def _tokenise(self) -> ConversationTokeniser:
+        return ConversationTokeniser(self.chat, self.lengths, self.turns)
 
-    def _tokenising_of(self, part: str) -> partial[Tokenising]:
-        return partial(Tokenising, self.chat, self.lengths, self.turns, self.token_budget, 1.0, self.bad_rows, part)
+    def _settings(self) -> Mapping[str, object]:
+        return {"lengths": self.lengths, "thinking": self.thinking, "turns": self.turns}
 
-    @property
-    def _together(self) -> int:
-        return 1
+    def _validation_part(self, workshop: Workshop) -> Tokenising:
+        return Tokenising(
+            self.chat, self.lengths, self.turns, self.token_budget, 1.0, self.bad_rows, "validation", workshop
+        )
 
-    def _read_validation(self) -> Iterable[Conversation]:
-        part = self._tokenising_of("validation")()
-        read = part.drawn(self.val_sources)
-        self._validation = part.trees(read) if self.val_sources else []
-        return read
+    def _drawn(self, part: Tokenising, source: ConversationSource) -> list[Outline]:
+        return part.drawn([source])
+
+    def _validation_trees(self, examples: Examples) -> Trees:
+        return ConversationTrees(examples, self.token_budget)
 
     @property
     def _validation_plan(self) -> WindowPlan:
-        return WindowPlan(len(self._validation), 0, self.window, 0.0, 0, leaders(self._validation))
-
-    def identity(self) -> dict[str, str]:
-        """See :class:`~lit_align.data.stream_module.StreamDataModule`; and the trained turns."""
-        return {**super().identity(), "data.turns": self.turns}
+        return WindowPlan(len(self._validation), 0, self.window, 0.0, 0, self._validation.leaders)
 
 
-def _streamed(source: ConversationSource, refuse: Callable[[str, ValueError], None]) -> Iterator[Conversation]:
+def _streamed(source: ConversationSource, refuse: Refuse) -> Iterator[Conversation]:
     return source.stream(refuse)

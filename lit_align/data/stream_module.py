@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from itertools import cycle
 from math import ceil
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from tqdm import tqdm
 
 from lit_align.data.chat import ChatFormat
-from lit_align.data.forest_module import ForestDataModule, longest_first
+from lit_align.data.forest_module import ForestDataModule
+from lit_align.data.length_report import LengthReport
 from lit_align.data.lengths import Lengths
 from lit_align.data.mix import Mix
-from lit_align.data.sources.fingerprint import source_fingerprint
-from lit_align.data.streaming.epoch import JUDGED, Stream, Tokeniser
+from lit_align.data.part import BadRows, Part, Workshop
+from lit_align.data.prepared.deciding import deciding
+from lit_align.data.prepared.examples import Examples, Tokenised
+from lit_align.data.streaming.epoch import JUDGED, Refuse, Stream
 from lit_align.data.streaming.held_out import HeldOut, names_of
 from lit_align.data.streaming.naming import named_sources
 from lit_align.data.streaming.windows import Streamed, WindowStream
-from lit_align.data.tokenising import BadRows
-from lit_align.data.windows import tokens_hash
+from lit_align.data.trees import GivenTrees, Trees
+from lit_align.data.windows import Tree
 from lit_align.forest import TokenForest, Window
 from lit_align.tokenizer import load_tokenizer
-from lit_align.types import Conversation, PreferencePair
+from lit_align.types import Outline
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +46,7 @@ class StreamDataModule(ForestDataModule):
         base: See the subclasses, like all that follows.
         sources: One or several, with ``mix``.
         mix: Shares of the sources.
+        val_sources: Sources of the validation set.
         window: Examples a window.
         token_budget: Tokens a forest.
         lengths: Token limits.
@@ -52,11 +57,14 @@ class StreamDataModule(ForestDataModule):
         workers: Processes that read, tokenise and build ahead.
     """
 
+    undivided: ClassVar[Literal["answer", "pair"]]  # what of an example must be in one forest
+
     def __init__(
         self,
         base: str,
         sources: Sequence[Any] | None,
         mix: Mix | None,
+        val_sources: Sequence[Any] | None,
         window: int,
         token_budget: int,
         lengths: Lengths,
@@ -82,10 +90,10 @@ class StreamDataModule(ForestDataModule):
                 f"`data.mix.seed` = {mix.seed}: a stream draws nothing at random; set it to 0 (`data.seed` is that of "
                 "the order)"
             )
-        self.base, self.sources, self.mix, self.window = base, list(sources), mix, window
+        self.base, self.sources, self.val_sources = base, list(sources), list(val_sources or [])
+        self.mix, self.window = mix, window
         self.lengths, self.thinking, self.bad_rows = lengths, thinking, bad_rows
         self.shuffle_buffer, self.seed = shuffle_buffer, seed
-        self.chat: ChatFormat
         self._stream: Stream
         self._held_out = HeldOut()
         # The epoch that the run is in, its first window in the run, and the first of the next one once that is known.
@@ -96,22 +104,29 @@ class StreamDataModule(ForestDataModule):
 
     @property
     @abstractmethod
-    def _read(self) -> Callable[[Any, Callable[[str, ValueError], None]], Iterator[Any]]:
+    def _read(self) -> Callable[[Any, Refuse], Iterator[Any]]:
         """Reads a source row by row; a function of a module, so that a spawned worker gets it."""
 
     @property
     @abstractmethod
-    def _tokenising(self) -> Callable[[], Tokeniser]:
-        """Makes what tokenises an epoch; spawned workers get it too."""
-
-    @property
-    @abstractmethod
-    def _together(self) -> int:
-        """Paths of an example."""
+    def _tokenise(self) -> Callable[[Any], Tokenised]:
+        """Tokenises a record."""
 
     @abstractmethod
-    def _read_validation(self) -> Iterable[Conversation | PreferencePair]:
-        """Read and tokenise the validation set; what it holds."""
+    def _validation_part(self, workshop: Workshop) -> Part:
+        """What tokenises the validation set."""
+
+    @abstractmethod
+    def _drawn(self, part: Any, source: Any) -> list[Outline]:
+        """What is validated of a source."""
+
+    @abstractmethod
+    def _validation_trees(self, examples: Examples) -> Trees:
+        """Trees of the validation set."""
+
+    @abstractmethod
+    def _settings(self) -> Mapping[str, object]:
+        """What decides the tokens of a record, beside the base's tokenizer."""
 
     # ------------------------------------------------------------------ set-up
 
@@ -122,21 +137,32 @@ class StreamDataModule(ForestDataModule):
             return
         logger.info("reading the beginning of a stream of %s; tokenizer of %s", self.holds, self.base)
         self.chat = ChatFormat(load_tokenizer(self.base), thinking=self.thinking)
-        self._held_out = self._held_out.also(names_of(self._read_validation()))
-        sources = named_sources(self.sources, self._read, self._tokenising, self.mix)
+        if self.val_sources:
+            self._read_validation()
+        report = partial(LengthReport, "training", self.lengths, *(["pairs"] if self.holds == "pairs" else []))
+        sources = named_sources(self.sources, self._read, report, self.bad_rows, self.mix)
         self._stream = Stream(
-            sources, self._read, self._tokenising, self.mix, self.window, self.shuffle_buffer, self.seed,
-            self._held_out, self._together,
+            sources, self._read, self._tokenise, report, self.bad_rows, self.token_budget, self.undivided, self.mix,
+            self.window, self.shuffle_buffer, self.seed, self._held_out,
         )  # fmt: skip
+        first: list[Tree] = []
         epoch = self._stream.epoch(0)
         with tqdm(desc="reading the beginning of the stream", unit=" examples", delay=2, leave=False) as bar:
             for members in epoch.windows():
-                self._trained += members
+                first += members
                 bar.update(len(members))
-                if len(self._trained) >= JUDGED:
+                if len(first) >= JUDGED:
                     break
+        self._trained = GivenTrees(first)
         for line in epoch.lines():
             logger.info(f"training, beginning of the stream: {line}")
+
+    def _read_validation(self) -> None:
+        workshop = Workshop()
+        part = self._validation_part(workshop)
+        drawn = [one for source in self.val_sources for one in self._drawn(part, source)]
+        self._held_out = self._held_out.also(names_of(pickle.loads(workshop.records.pickled(one)) for one in drawn))
+        self._validation = self._validation_trees(part.examples(drawn))
 
     def keep_out(self, groups: Iterable[str], questions: Iterable[str]) -> None:
         """Pass over what a benchmark measures, before the first window is read.
@@ -168,8 +194,7 @@ class StreamDataModule(ForestDataModule):
     @cached_property
     def source_names(self) -> tuple[str, ...]:
         """Names of the sources, then those of the validation set; the same on all ranks."""
-        validation = (path.source for tree in self._validation for path in tree.paths)
-        return tuple(dict.fromkeys([*self._stream.sources, *validation]))
+        return tuple(dict.fromkeys([*self._stream.sources, *self._validation.source_names()]))
 
     def train_dataloader(self) -> Iterable[Window]:
         """Windows of this rank, from the position at which the run stands to the end of the epoch."""
@@ -224,7 +249,7 @@ class StreamDataModule(ForestDataModule):
 
     def largest_forest(self) -> TokenForest:
         """A forest that fills the token budget with the longest trees of the beginning, again and again."""
-        return self._filled(cycle(longest_first(self._trained)))
+        return self._filled(cycle(self._trained.largest(len(self._trained))))
 
     # ------------------------------------------------------------------ resume
 
@@ -237,11 +262,9 @@ class StreamDataModule(ForestDataModule):
         self._epoch, self._start, self._end = (state_dict[key] for key in ("epoch", "start", "end"))
 
     def identity(self) -> dict[str, str]:
-        """The content of the sources, the tokens of the beginning, and what decides the windows."""
+        """What decides the tokens, by its content, and what decides the windows."""
         return {
             "data": self._fingerprint,
-            "data.lengths": repr(self.lengths),
-            "data.thinking": str(self.thinking),
             "data.bad_rows": self.bad_rows,
             "data.window": str(self.window),
             "data.token_budget": str(self.token_budget),
@@ -253,8 +276,8 @@ class StreamDataModule(ForestDataModule):
 
     @cached_property
     def _fingerprint(self) -> str:
-        sources = (f"{name} {source_fingerprint(source)}" for name, source in self._stream.sources.items())
-        return "; ".join([*sources, f"tokens of the beginning {tokens_hash(self._trained)}"])
+        # Once a run: each checkpoint asks for it, and the bytes of large files take seconds to hash.
+        return deciding({"sources": self.sources, **self._settings()}, self.chat.tokenizer)[0]
 
 
 class _Reopened:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch.utils.data import Dataset
@@ -46,46 +45,6 @@ def group_of_copy(group: str, copy: int) -> str:
     return f"{group} again {copy}" if group and copy else group
 
 
-def leaders(trees: Sequence[Tree]) -> tuple[int, ...]:
-    """For each tree the number of the first of its group; nothing where no tree has one.
-
-    Args:
-        trees: Of conversations, in their order.
-    """
-    first: dict[str, int] = {}
-    found = [first.setdefault(tree.group, number) if tree.group else number for number, tree in enumerate(trees)]
-    return tuple(found) if first else ()
-
-
-def pair_counts(trees: Iterable[Tree]) -> tuple[int, ...]:
-    """The pairs of each tree.
-
-    Args:
-        trees: Of pairs: two paths each.
-    """
-    return tuple(len(tree.paths) // 2 for tree in trees)
-
-
-def tokens_hash(*parts: Sequence[Tree]) -> str:
-    """Hash the tokens of trees, and which of them stand together.
-
-    Args:
-        parts: Trees, of one part of the data each.
-
-    Returns:
-        16 hexadecimal digits.
-    """
-    digest = hashlib.sha256()
-    for trees in parts:
-        digest.update(f"{len(trees)} conversations\n".encode())
-        for tree in trees:
-            # The lengths come first: without them two divisions of the same tokens would have one hash.
-            digest.update(f"{[len(path.tokens) for path in tree.paths]} {tree.group}\n".encode())
-            for path in tree.paths:
-                digest.update(path.tokens.tobytes() + path.classes.tobytes())
-    return digest.hexdigest()[:16]
-
-
 class WindowDataset(Dataset[Window]):
     """Windows by number, for one rank; building forests is all that workers do.
 
@@ -116,9 +75,19 @@ class WindowDataset(Dataset[Window]):
 
     def __getitem__(self, window: int) -> Window:
         """This rank's part of a window of the run; in each forest, what is replayed stands after the rest."""
+        return window_of(self._members(window), window, self._budget, self._rank, self._ranks)
+
+    def packed(self, window: int) -> list[list[Tree]]:
+        """The trees of each forest of this rank's part of a window.
+
+        Args:
+            window: Its number, from 0 over the whole run.
+        """
+        return _packed(self._members(window), self._budget, self._rank, self._ranks)
+
+    def _members(self, window: int) -> list[Tree]:
         members = [self._trained[i] for i in self._plan.trained_in(window)]
-        members += [self._replayed[i] for i in self._plan.replayed_in(window)]
-        return window_of(members, window, self._budget, self._rank, self._ranks)
+        return members + [self._replayed[i] for i in self._plan.replayed_in(window)]
 
 
 def window_of(members: Sequence[Tree], number: int, budget: int, rank: int, ranks: int, together: int = 1) -> Window:
@@ -132,12 +101,16 @@ def window_of(members: Sequence[Tree], number: int, budget: int, rank: int, rank
         ranks: Number of processes.
         together: As for :func:`within_budget`.
     """
+    packed = _packed(members, budget, rank, ranks, together)
+    forests = tuple(TokenForest.build([tree.paths for tree in forest]) for forest in packed)
+    return Window(forests, number, tuple(tree.name for tree in members))
+
+
+def _packed(members: Sequence[Tree], budget: int, rank: int, ranks: int, together: int = 1) -> list[list[Tree]]:
     trees = joined(members)
     mine = [trees[i] for i in share_out([tree.size for tree in trees], ranks)[rank]]
     parts = [part for tree in mine for part in within(tree, budget, together)]
-    packed = fill_forests([part.size for part in parts], budget)
-    forests = tuple(TokenForest.build([parts[i].paths for i in forest]) for forest in packed)
-    return Window(forests, number, tuple(tree.name for tree in members))
+    return [[parts[i] for i in forest] for forest in fill_forests([part.size for part in parts], budget)]
 
 
 def within(tree: Tree, budget: int, together: int = 1) -> list[Tree]:

@@ -76,15 +76,6 @@ class Pairs(PairSource):
                 yield PreferencePair(one.messages[:-1], one.messages[-1].content, "no", one.id, one.source, one.group)
 
 
-@dataclass(frozen=True)
-class ListedTalks(Talks):
-    """Held in memory, as a validation set is."""
-
-    def conversations(self) -> list[Conversation]:
-        """See the class."""
-        return list(self.stream(lambda *_: None))
-
-
 KINDS: dict[str, tuple[Any, Any]] = {"conversations": (SFTStream, Talks), "pairs": (PreferenceStream, Pairs)}
 of_both_kinds = pytest.mark.parametrize("kind", KINDS)
 HALF = Mix({"small": 1, "large": 1}, by="repeat")
@@ -285,7 +276,7 @@ def test_a_source_without_a_mix_is_read_from_its_beginning_to_its_end() -> None:
 @of_both_kinds
 def test_what_is_validated_is_passed_over_and_counted(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    source = {"conversations": ListedTalks, "pairs": Pairs}[kind]("large", 3)
+    source = KINDS[kind][1]("large", 3)
     data = streamed(kind, val_sources=[source], lengths=Lengths(max_length=256))
     found = names(list(data.train_dataloader()))
     assert {name for name in found if "large" in name} == {f"large:{row // 2}:{row % 2}" for row in range(6, 48)}
@@ -394,7 +385,7 @@ def test_a_source_that_yields_nothing_is_named_with_the_rule(kind: str) -> None:
         ValueError, match=r"number 1 \((Talks|Pairs)\): no example is left for training: no row was read"
     ):
         streamed(kind, sources=[KINDS[kind][1]("small", 0)], mix=None)
-    held = {"conversations": ListedTalks, "pairs": Pairs}[kind]("small", 6)
+    held = KINDS[kind][1]("small", 6)
     with pytest.raises(ValueError, match="'small' has nothing to train: 12 rows are held out for validation"):
         streamed(kind, val_sources=[held], lengths=Lengths())
 

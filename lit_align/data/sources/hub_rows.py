@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from lit_align.data.sources.rows import Row
@@ -69,18 +68,16 @@ def local_path(path: str, hub_file: str) -> str:
 
 
 def hub_revision(name: str) -> str:
-    """Which state of a data set is read: the commit on the hub, or what its builder has for one.
+    """The commit that a data set of the hub is at; where the hub is out of reach, that of the copy in the cache.
 
     Args:
         name: The data set's id.
 
     Raises:
-        OSError: See :func:`read_hub_rows`.
+        OSError: See :func:`download_hub_file`.
     """
-    from datasets import load_dataset_builder
-
-    with _reachable(name):
-        return str(load_dataset_builder(name).hash)
+    # A file that every repository has; it lies in a folder named for the commit.
+    return Path(download_hub_file(name, ".gitattributes")).parent.name
 
 
 def read_hub_rows(name: str, split: str = "train") -> Iterator[Row]:
@@ -97,27 +94,19 @@ def read_hub_rows(name: str, split: str = "train") -> Iterator[Row]:
         OSError: The hub cannot be reached or refuses the data set; the message says how to give a local file.
     """
     from datasets import load_dataset
-
-    with _reachable(name):
-        table = load_dataset(name, split=split)
-    number = 0
-    for batch in table.iter(batch_size=_BATCH):
-        columns = list(batch)
-        for values in zip(*batch.values(), strict=True):
-            number += 1
-            yield Row(name, number, dict(zip(columns, values, strict=True)))
-
-
-@contextmanager
-def _reachable(name: str) -> Iterator[None]:
-    """Answer a hub that cannot be reached with how to give a local file."""
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        yield
+        table = load_dataset(name, split=split)
     except (OSError, HfHubHTTPError) as error:  # ConnectionError and DatasetNotFoundError are OSErrors
         raise OSError(
             f"{name}: cannot be read from the Hugging Face hub ({error}); without the hub, download its Parquet or "
             f"JSON files on another machine (`hf download {name} --repo-type dataset --local-dir FOLDER`) and give "
             "the file or the folder as `path`"
         ) from error
+    number = 0
+    for batch in table.iter(batch_size=_BATCH):
+        columns = list(batch)
+        for values in zip(*batch.values(), strict=True):
+            number += 1
+            yield Row(name, number, dict(zip(columns, values, strict=True)))

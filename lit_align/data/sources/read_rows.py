@@ -70,19 +70,11 @@ def _rows(path: str) -> Iterator[Row]:
         near = get_close_matches(file.name, [other.name for other in file.parent.glob("*")], n=1)
         nearest = f"; did you mean '{near[0]}'?" if near else ""
         raise FileNotFoundError(f"{file.absolute()}: no such file{nearest}")
-    for one in files_of(file) if file.is_dir() else [file]:
+    for one in _files_of(file) if file.is_dir() else [file]:
         yield from read_parquet_rows(one) if one.suffix.lower() == ".parquet" else read_json_rows(one)
 
 
-def files_of(folder: Path) -> list[Path]:
-    """The files of a folder that is a data set, in the order in which they are read.
-
-    Args:
-        folder: Any folder.
-
-    Raises:
-        ValueError: It holds none, or files of several kinds.
-    """
+def _files_of(folder: Path) -> list[Path]:
     files = sorted(one for one in folder.rglob("*") if one.suffix.lower() in _SUFFIXES and one.is_file())
     kinds = {one.suffix.lower() for one in files}
     if not files:

@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
 from lit_align.data.length_report import LengthReport
+from lit_align.data.lengths import refuse_over_budget
 from lit_align.data.mix import Mix, refuse_other_shares
 from lit_align.data.mixture import drawing
+from lit_align.data.part import BadRows
+from lit_align.data.prepared.examples import Tokenised
 from lit_align.data.streaming.held_out import HeldOut
 from lit_align.data.streaming.order import runs, through_buffer
 from lit_align.data.windows import Tree, group_of_copy
@@ -22,20 +25,7 @@ Refuse = Callable[[str, ValueError], None]
 
 JUDGED = 1000
 """So many rows of a source are looked at before `lengths.max_dropped` is held against it, and between two looks."""
-
-
-class Tokeniser(Protocol):
-    """Tokenises the records of one kind and counts what becomes of them."""
-
-    @property
-    def report(self) -> LengthReport:
-        """What became of the records so far."""
-
-    def tree(self, record: Any) -> Tree | None:
-        """The tree of a record, or None where it is dropped or refused."""
-
-    def refuse(self, source: str, error: ValueError) -> None:
-        """Stop at a row that its source cannot read, or count it."""
+_SIZES = 100_000  # of so many answers of each source the length is kept, for a message
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,24 +35,35 @@ class Stream:
     Attributes:
         sources: Each source by its name in the mix, the log and the curves.
         read: Reads a source row by row; given what becomes of a row that it cannot read.
-        tokenising: Makes what tokenises the records of an epoch.
+        tokenise: Tokenises a record; pure.
+        report: Makes what counts the records of an epoch.
+        bad_rows: Whether a row that breaks a rule stops the run, or is counted and left out.
+        token_budget: Rows a forest.
+        undivided: What of an example must be in one forest: an ``answer``, or a ``pair`` of them.
         mix: Shares of the sources; None where there is one.
         window: Examples a window, over all ranks, > 0.
         shuffle_buffer: Runs of a group held in memory and drawn from, of each source, >= 1.
         seed: Seed of the orders.
         held_out: What is passed over.
-        together: Paths of an example that are never parted: 2 for the answers of a pair.
     """
 
     sources: Mapping[str, Any]
     read: Callable[[Any, Refuse], Iterator[Any]]
-    tokenising: Callable[[], Tokeniser]
+    tokenise: Callable[[Any], Tokenised]
+    report: Callable[[], LengthReport]
+    bad_rows: BadRows
+    token_budget: int
+    undivided: Literal["answer", "pair"]
     mix: Mix | None
     window: int
     shuffle_buffer: int
     seed: int
     held_out: HeldOut
-    together: int
+
+    @property
+    def together(self) -> int:
+        """Paths that are never parted."""
+        return 2 if self.undivided == "pair" else 1
 
     def passing_over(self, held_out: HeldOut) -> Stream:
         """The stream without what is held out.
@@ -91,7 +92,7 @@ class StreamedEpoch:
 
     def __init__(self, stream: Stream, number: int) -> None:
         self._stream, self._number = stream, number
-        self._tokenising = stream.tokenising()
+        self._report = stream.report()
         self._rows = 0
         self._passed_over = Counter[str]()
         self._examples = dict.fromkeys(stream.sources, 0)
@@ -117,7 +118,7 @@ class StreamedEpoch:
 
     def lines(self) -> list[str]:
         """What became of each source so far, a line each, and the shares that were drawn."""
-        lines = self._tokenising.report.lines()
+        lines = self._report.lines()
         lines += [f"{key}: {rows} rows passed over, being held out" for key, rows in self._passed_over.items()]
         if (mix := self._stream.mix) is not None and (total := sum(self._weights.values())):
             lines += [
@@ -138,7 +139,7 @@ class StreamedEpoch:
                 yield tree
                 if mix is not None and drawn == mix.size:
                     return
-        self._tokenising.report.stop_at_losses()
+        self._report.stop_at_losses()
         if mix is None:
             return
         short = next(reversed(self._ended))
@@ -191,7 +192,7 @@ class StreamedEpoch:
                     f"`data.sources`: {key!r} has nothing to train: {rows} rows are held out for validation or for a "
                     f"benchmark; {'; '.join(self.lines())}"
                 )
-            self._tokenising.report.stop_if_empty(0, key)
+            self._report.stop_if_empty(0, key)
 
     def _records(self, key: str) -> Iterator[Any]:
         stream = self._stream
@@ -210,16 +211,29 @@ class StreamedEpoch:
             "one weight: read its parts as sources of their own, or wrap it in NamedConversations or NamedPairs"
         )
 
-    def _refuse(self, key: str, error: ValueError) -> None:
-        self._tokenising.refuse(key, error)
-        self._judge()
-
     def _tree(self, record: Any) -> Tree | None:
-        tree = self._tokenising.tree(record)
+        stream = self._stream
+        one = stream.tokenise(record)
+        if one.refused is not None:
+            self._refuse(one.source, one.refused, read=True)
+            return None
+        for outcome, prompt, size in one.outcomes:
+            self._report.count(one.source, outcome, prompt, size)
         self._judge()
-        return tree
+        if not one.paths:
+            return None
+        refuse_over_budget(one.name, one.least, stream.token_budget, stream.undivided)
+        paths = tuple(replace(path, source=one.source) for path in one.paths)
+        return Tree(one.name, paths, one.size, one.group)
+
+    def _refuse(self, key: str, error: ValueError, read: bool = False) -> None:
+        if self._stream.bad_rows == "stop":
+            raise error
+        self._report.refuse(key, str(error), read)
+        self._judge()
 
     def _judge(self) -> None:
         self._rows += 1
         if self._rows % JUDGED == 0:
-            self._tokenising.report.stop_at_losses(least=JUDGED)
+            self._report.forget_sizes(_SIZES)
+            self._report.stop_at_losses(least=JUDGED)

@@ -6,15 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from lit_align.data.length_report import LengthReport
 from lit_align.data.mix import Mix
-from lit_align.data.streaming.epoch import Refuse, Tokeniser
+from lit_align.data.part import BadRows
+from lit_align.data.streaming.epoch import Refuse
 from lit_align.types import ConversationSource
 
 
 def named_sources(
     sources: Sequence[Any],
     read: Callable[[Any, Refuse], Iterator[Any]],
-    tokenising: Callable[[], Tokeniser],
+    report: Callable[[], LengthReport],
+    bad_rows: BadRows,
     mix: Mix | None,
 ) -> dict[str, Any]:
     """Name sources by their first rows: the key of the weight, or without a mix the name up to its ``/``.
@@ -22,7 +25,8 @@ def named_sources(
     Args:
         sources: One, or several with a mix.
         read: See :class:`~lit_align.data.streaming.epoch.Stream`.
-        tokenising: See there.
+        report: See there.
+        bad_rows: See there.
         mix: The mix.
 
     Raises:
@@ -33,7 +37,7 @@ def named_sources(
     first: list[str] = []
     for number, source in enumerate(sources, start=1):
         where = f"`data.sources`, number {number} ({type(source).__name__})"
-        name = _first_name(source, read, tokenising(), where)
+        name = _first_name(source, read, report(), bad_rows, where)
         key = mix.key_of(name) if mix else name.partition("/")[0]
         if key in named:
             raise ValueError(
@@ -52,16 +56,24 @@ def named_sources(
     return named
 
 
-def _first_name(source: Any, read: Callable[[Any, Refuse], Iterator[Any]], tokenising: Tokeniser, where: str) -> str:
+def _first_name(
+    source: Any, read: Callable[[Any, Refuse], Iterator[Any]], report: LengthReport, bad_rows: BadRows, where: str
+) -> str:
     if isinstance(source, ConversationSource) and source.sampling:
         raise ValueError(
             f"{where}: {source.sampling} draws from all of its rows, and a stream is not known before it is read: "
             "leave it out, and set shares in `data.mix`"
         )
-    record = next(read(source, tokenising.refuse), None)
+
+    def refuse(name: str, error: ValueError) -> None:
+        if bad_rows == "stop":
+            raise error
+        report.refuse(name, str(error), read=False)
+
+    record = next(read(source, refuse), None)
     if record is None:
         try:
-            tokenising.report.stop_if_empty(0)
+            report.stop_if_empty(0)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
     assert record is not None, "an empty report stops"
