@@ -7,7 +7,9 @@ from lit_align.callbacks.displacement_guard import DisplacementGuard
 from lit_align.callbacks.early_stopping import MTBenchEarlyStopping
 from lit_align.callbacks.stages import StageTransition
 from lit_align.data.preference import PreferenceDataModule
+from lit_align.data.preference_stream import PreferenceStream
 from lit_align.data.sft import SFTDataModule
+from lit_align.data.sft_stream import SFTStream
 from lit_align.data.sources.decontaminated import DecontaminatedConversations, DecontaminatedPairs
 from lit_align.data.sources.ending_pairs import EndingPairs
 from lit_align.data.sources.finance_instruct import FinanceInstruct
@@ -59,9 +61,10 @@ SHORT_NAMES = (
     DecontaminatedPairs, DisplacementGuard, DPOModule, DriftBenchmark, EndingPairs, EndpointJudge, ExactMatchBenchmark,
     FinanceInstruct, FinanceInstructBenchmark, FinanceInstructPairs, InstructionBenchmark, InstructionPrompts,
     LegacyMap, MessagesFile, MTBenchBenchmark, MTBenchEarlyStopping, NamedConversations, NamedPairs, OrcaDPO,
-    PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark,
-    PreferredAnswers, PromptCompletionFile, RatedFile, RecipeRedditPairs, RedditFinance, RedditFinancePairs,
-    RedditReplyBenchmark, ReferenceScorer, RejectedSamples, ReverseKL, RewardModelScorer, RightAndWrong,
-    SampledNegatives, ScalePairs, ScoredAnswersBenchmark, SFTDataModule, SFTModule, SkillPairs, StagedPreferences,
-    StageTransition, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
+    PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferenceStream,
+    PreferredAnswerBenchmark, PreferredAnswers, PromptCompletionFile, RatedFile, RecipeRedditPairs, RedditFinance,
+    RedditFinancePairs, RedditReplyBenchmark, ReferenceScorer, RejectedSamples, ReverseKL, RewardModelScorer,
+    RightAndWrong, SampledNegatives, ScalePairs, ScoredAnswersBenchmark, SFTDataModule, SFTModule, SFTStream,
+    SkillPairs, StagedPreferences, StageTransition, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers,
+    TATQABenchmark, TWix,
 )  # fmt: skip
