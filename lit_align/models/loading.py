@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lit_align.models.lean_lora import use_lean_forward
 from lit_align.models.tree_attention import ATTENTION_NAME, register_forest_attention
 from lit_align.tokenizer import BaseLocation, resolve_base
 
@@ -209,6 +210,7 @@ def add_lora(model: PreTrainedModel, lora: LoRA) -> PeftModel:
     for name, parameter in adapted.named_parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:
             raise ValueError(f"adapter `{name}` is {parameter.dtype}; adapters must be float32")
+    use_lean_forward(adapted)
     return adapted
 
 
