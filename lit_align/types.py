@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[str, ...] = get_args(Role)
@@ -64,6 +64,25 @@ class PreferencePair:
     group: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What is held in memory of a conversation or a pair whose texts are not: enough to split, draw and mix it.
+
+    Attributes:
+        place: Its number among the records that were read.
+        source: Name of the source, as in the record.
+        name: What a split never parts: its group, or the hash of what stands alone
+            (:func:`lit_align.data.mixture.group_of`).
+        question: Name of the question that it opens with (:func:`lit_align.data.mixture.question_hash`); empty for
+            none.
+    """
+
+    place: int
+    source: str
+    name: str
+    question: str
+
+
 @dataclass(frozen=True)
 class EvalItem:
     """A question with its gold answer.
@@ -103,6 +122,10 @@ class SamplePrompt:
     source: str
     group: str = ""
     score: Callable[[str], Mapping[str, float]] | None = None
+
+
+Drawn = TypeVar("Drawn", Conversation, Outline)
+"""A conversation, or its outline: what a source may draw by is the same of both."""
 
 
 def stop_at(source: str, error: ValueError) -> None:
@@ -166,11 +189,16 @@ class ConversationSource(PromptSource):
         """
         return iter(self.usable(refuse))
 
-    def draw(self, rows: Sequence[Conversation], tokens: Callable[[Conversation], int]) -> list[Conversation]:
+    @property
+    def sampling(self) -> str:
+        """The options by which :meth:`draw` leaves rows out, with their values, for messages; empty where it is all."""
+        return ""
+
+    def draw(self, rows: Sequence[Drawn], tokens: Callable[[Drawn], int]) -> list[Drawn]:
         """Choose what is used of one side of the split; all of it, unless a source samples.
 
         Args:
-            rows: Conversations of this source that are all for training or all for validation.
+            rows: Conversations of this source, or their outlines, that are all for training or all for validation.
             tokens: Trained tokens of a conversation, 0 for one that is dropped; asking for it tokenises the row.
         """
         del tokens

@@ -60,7 +60,9 @@ def both(model: Any, run: Callable[[Any], list[Tensor]]) -> tuple[list[Tensor], 
     return peft, run(lean)
 
 
-def outcome(model: Any, dtype: torch.dtype = torch.float32, autocast: bool = False, graded: bool = True) -> list[Tensor]:
+def outcome(
+    model: Any, dtype: torch.dtype = torch.float32, autocast: bool = False, graded: bool = True
+) -> list[Tensor]:
     """Values, gradients of the input and of all that is trained, and the random number that comes next."""
     torch.manual_seed(3)
     x = torch.randn(2, ROWS // 2, IN, dtype=dtype).requires_grad_(graded)
@@ -280,7 +282,9 @@ def test_a_copy_computes_with_its_own_weights(calls: list[int]) -> None:
 
 def kept_bytes(model: Any, x: Tensor, autocast: bool) -> int:
     """What is kept for backward beside the weights and the input itself, which other layers keep too."""
-    weights = {x.untyped_storage().data_ptr()} | {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    weights = {x.untyped_storage().data_ptr()} | {
+        parameter.untyped_storage().data_ptr() for parameter in model.parameters()
+    }
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:

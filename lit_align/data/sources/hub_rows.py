@@ -67,6 +67,27 @@ def local_path(path: str, hub_file: str) -> str:
     return download_hub_file(path, hub_file) if on_hub else path
 
 
+def hub_revision(name: str) -> str:
+    """The commit that a data set of the hub is at; where the hub is out of reach, that of the copy in the cache.
+
+    Args:
+        name: The data set's id.
+
+    Raises:
+        OSError: The hub is out of reach, and there is no copy; or it has no such data set.
+    """
+    from huggingface_hub import hf_hub_download
+
+    try:
+        # A file that every repository has; it lies in a folder named for the commit.
+        return Path(hf_hub_download(name, ".gitattributes", repo_type="dataset")).parent.name
+    except OSError as error:  # the hub's own errors are OSErrors too
+        raise OSError(
+            f"{name}: its commit cannot be read from the Hugging Face hub ({error}), and prepared data are found by "
+            "it; give a local file or folder as `path`, or set `data.cache: null`"
+        ) from error
+
+
 def read_hub_rows(name: str, split: str = "train") -> Iterator[Row]:
     """Read the rows of a data set, from the hub or from what an earlier run left in its cache.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from lit_align.types import Conversation, ConversationSource, PairSource, PreferencePair, SamplePrompt, stop_at
+from lit_align.types import Conversation, ConversationSource, Drawn, PairSource, PreferencePair, SamplePrompt, stop_at
 
 Record = TypeVar("Record", Conversation, PreferencePair, SamplePrompt)
 
@@ -82,7 +82,12 @@ class NamedConversations(ConversationSource):
         """See :class:`~lit_align.types.ConversationSource`."""
         return _named(self.source.stream(_refusing(refuse, self.name)), self.name)
 
-    def draw(self, rows: Sequence[Conversation], tokens: Callable[[Conversation], int]) -> list[Conversation]:
+    @property
+    def sampling(self) -> str:
+        """That of the source."""
+        return self.source.sampling
+
+    def draw(self, rows: Sequence[Drawn], tokens: Callable[[Drawn], int]) -> list[Drawn]:
         """See :class:`~lit_align.types.ConversationSource`; the source is shown its own names, by which it may draw."""
         own = [replace(row, source=row.source.removeprefix(f"{self.name}/")) for row in rows]
         named = {id(one): row for one, row in zip(own, rows, strict=True)}
