@@ -1,4 +1,4 @@
-"""A LoRA layer's lean forward pass is PEFT's own, in values, gradients, dropout and state; what is not known is PEFT's."""
+"""A LoRA layer's lean forward pass is PEFT's own: values, gradients, dropout and state; what is unknown is PEFT's."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def outcome(
     found += [parameter.grad for parameter in trained]
     for parameter in trained:
         parameter.grad = None
-    assert trained and all(grad is not None and bool(grad.any()) for grad in found)
+    assert trained
+    assert all(grad is not None and bool(grad.any()) for grad in found)
     return [y.detach(), *(grad for grad in found if grad is not None), torch.rand(1)]
 
 
@@ -149,7 +150,8 @@ def test_in_bf16_the_products_of_the_adapter_are_in_its_own_fp32(calls: list[int
         return max(float((a.double() - b).norm() / b.norm()) for a, b in zip(found[1:-1], truth, strict=True))
 
     peft, lean = both(model, lambda one: outcome(one, torch.bfloat16))
-    assert calls and error(lean) < 1.1 * error(peft)
+    assert calls
+    assert error(lean) < 1.1 * error(peft)
 
 
 def test_where_b_is_zero_the_result_is_the_bases_to_the_bit(calls: list[int]) -> None:
@@ -162,7 +164,8 @@ def test_where_b_is_zero_the_result_is_the_bases_to_the_bit(calls: list[int]) ->
         for autocast in (False, True):
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                 y, bare = model(x), layer.base_layer(x)
-            assert torch.equal(y, bare) and y.dtype == bare.dtype
+            assert torch.equal(y, bare)
+            assert y.dtype == bare.dtype
     assert len(calls) == 4
 
 
@@ -173,7 +176,8 @@ def test_without_gradient_the_values_are_the_same(calls: list[int]) -> None:
     graded = model(x)
     with torch.no_grad():
         assert torch.equal(model(x), graded)
-    assert graded.requires_grad and calls == [2, 2]
+    assert graded.requires_grad
+    assert calls == [2, 2]
 
 
 def test_rows_may_be_none_at_all(calls: list[int]) -> None:
@@ -182,7 +186,9 @@ def test_rows_may_be_none_at_all(calls: list[int]) -> None:
     x = torch.zeros(1, 0, IN, requires_grad=True)
     y = model(x)
     y.sum().backward()
-    assert y.shape == (1, 0, OUT) and x.grad is not None and calls
+    assert y.shape == (1, 0, OUT)
+    assert x.grad is not None
+    assert calls
     assert all(bool((p.grad == 0).all()) for p in model.parameters() if p.requires_grad)
 
 
@@ -276,7 +282,8 @@ def test_a_copy_computes_with_its_own_weights(calls: list[int]) -> None:
     other, x = copy.deepcopy(model), torch.randn(ROWS, IN)
     before = model(x)
     nn.init.zeros_(model.base_model.model.layer.base_layer.weight)
-    assert torch.equal(other(x), before) and not torch.equal(model(x), before)
+    assert torch.equal(other(x), before)
+    assert not torch.equal(model(x), before)
     assert len(calls) == 3
 
 
@@ -291,9 +298,9 @@ def kept_bytes(model: Any, x: Tensor, autocast: bool) -> int:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one):
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            model(x)
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one)
+    with hooks, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        model(x)
     return sum(storage.nbytes() for place, storage in kept.items() if place not in weights)
 
 
