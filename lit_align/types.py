@@ -1,4 +1,4 @@
-"""Records that the floors exchange: conversations, preference pairs, questions, prompts, and where they come from."""
+"""Records that the floors exchange: conversations, pairs, rated answers, questions, prompts, and their sources."""
 
 from __future__ import annotations
 
@@ -59,6 +59,27 @@ class PreferencePair:
     prompt: tuple[Message, ...]
     chosen: str
     rejected: str
+    id: str
+    source: str
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class RatedAnswer:
+    """A prompt with one answer that is good or bad: unpaired preference data, as KTO takes them.
+
+    Attributes:
+        prompt: The turns that the answer follows; the last one is the user's.
+        completion: The answer.
+        desirable: Whether it is a good one.
+        id: Unique within its source.
+        source: Name of the source, for reports.
+        group: As of a :class:`PreferencePair`. Empty means that the answer shares with those to its prompt alone.
+    """
+
+    prompt: tuple[Message, ...]
+    completion: str
+    desirable: bool
     id: str
     source: str
     group: str = ""
@@ -189,6 +210,33 @@ class PairSource(PromptSource):
         """
         del refuse
         return self.pairs(keep)
+
+
+class RatedSource(PromptSource):
+    """Where rated answers come from; a frozen dataclass whose fields are the options of the YAML."""
+
+    def prompts(self) -> list[SamplePrompt]:
+        """The prompt of each answer, which is the gold answer where it is a good one."""
+        return [
+            SamplePrompt(one.id, one.prompt, one.completion if one.desirable else "", one.source, one.group)
+            for one in self.rated(lambda _: True)
+        ]
+
+    @abstractmethod
+    def rated(self, keep: Callable[[str], bool]) -> list[RatedAnswer]:
+        """Read the answers of one side of a split, in a fixed order.
+
+        Args:
+            keep: As for :meth:`PairSource.pairs`.
+
+        Raises:
+            ValueError: A row breaks a rule; the message names file, row, key, rule and value.
+        """
+
+    def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[RatedAnswer]:
+        """Read the answers of one side of a split of the rows that break no rule; as of a :class:`PairSource`."""
+        del refuse
+        return self.rated(keep)
 
 
 class EvalSource(PromptSource):

@@ -13,9 +13,9 @@ from itertools import cycle
 from typing import Literal, TypeVar
 
 from lit_align.data.mixture import draw, group_of
-from lit_align.types import Conversation, PreferencePair
+from lit_align.types import Conversation, PreferencePair, RatedAnswer
 
-Record = TypeVar("Record", Conversation, PreferencePair)
+Record = TypeVar("Record", Conversation, PreferencePair, RatedAnswer)
 
 TOLERANCE = 0.01
 """Largest difference of a realised share from the one asked for, as a part of the latter; or one example."""
@@ -35,8 +35,8 @@ class Mix:
     Args:
         weights: Weight of each source by its name in the log (``tat-qa/span``; for a file that of the file), > 0; a
             share is a weight over their sum. ``tat-qa`` stands for all names that begin with ``tat-qa/`` together.
-            ``NamedPairs`` and ``NamedConversations`` give a source a name of your own.
-        of: Whether shares are of ``examples`` (conversations or pairs) or of trained ``tokens``.
+            ``NamedPairs``, ``NamedConversations`` and ``NamedRated`` give a source a name of your own.
+        of: Whether shares are of ``examples`` (conversations, pairs or rated answers) or of trained ``tokens``.
         by: How the weights are met. ``subsample`` draws no example twice, and ends where a source has run out;
             ``repeat`` goes through the smaller sources again, and ends where the one that is largest for its weight was
             drawn whole.
@@ -239,10 +239,10 @@ def _refuse_shared_names(sources: Sequence[Sequence[Record]]) -> None:
             if (other := first.setdefault(name, number)) != number:
                 raise ValueError(
                     f"`data.sources`: number {other} and number {number} have one name, {name!r}, and `data.mix` "
-                    "cannot tell them apart; wrap one in NamedPairs or NamedConversations"
+                    "cannot tell them apart; wrap one in NamedPairs, NamedConversations or NamedRated"
                 )
 
 
-def _turn(one: Conversation | PreferencePair, seed: int) -> bytes:
+def _turn(one: Conversation | PreferencePair | RatedAnswer, seed: int) -> bytes:
     """Where an example stands in the draw: a random place that it shares with its group, by what is said in it."""
     return hashlib.sha256(f"mix {seed}:{group_of(one)}".encode()).digest()

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from lit_align.types import Conversation, Message, PreferencePair
+from lit_align.types import Conversation, Message, PreferencePair, RatedAnswer
 
 T = TypeVar("T")
 
@@ -83,11 +83,11 @@ def split(
     return train, val
 
 
-def group_of(one: Conversation | PreferencePair) -> str:
-    """Name what the split never parts: a group, or what stands alone: the prompt of a pair, a whole conversation.
+def group_of(one: Conversation | PreferencePair | RatedAnswer) -> str:
+    """Name what the split never parts: a group, or what stands alone: the prompt of answers, a whole conversation.
 
     Args:
-        one: Any conversation or pair.
+        one: Any conversation, pair or rated answer.
     """
     return one.group or (content_hash(one) if isinstance(one, Conversation) else messages_hash(one.prompt))
 
@@ -101,7 +101,7 @@ def question_hash(text: str) -> str:
     return messages_hash([Message("user", text)])
 
 
-def questions_of(records: Iterable[Conversation | PreferencePair]) -> frozenset[str]:
+def questions_of(records: Iterable[Conversation | PreferencePair | RatedAnswer]) -> frozenset[str]:
     """Names of the questions that records open with, whatever their group, system turn and later turns.
 
     Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,11 +12,9 @@ from lit_align.data.chat import ChatFormat
 from lit_align.data.length_report import LengthReport
 from lit_align.data.lengths import Lengths, prompt_size
 from lit_align.data.tokenising import BadRows
-from lit_align.data.windows import Tree, group_of_copy, within_budget
+from lit_align.data.windows import Tree, group_of_copy, grouped
 from lit_align.forest import TokenClass, TokenPath
 from lit_align.types import Conversation, Message, PreferencePair
-
-logger = logging.getLogger(__name__)
 
 PairPaths = tuple[TokenPath, TokenPath]
 
@@ -73,21 +70,7 @@ class PairTokenising:
         self._report.tell()
         self._report.stop_if_empty(len(groups))
         self._report.stop_at_losses()
-        trees = []
-        split = 0
-        for name, members in groups.items():
-            parts = self._parts(members)
-            split += len(parts) > 1
-            trees += [
-                Tree(name if len(parts) == 1 else f"{name} part {number}", tuple(paths), size)
-                for number, (paths, size) in enumerate(parts, start=1)
-            ]
-        if split:
-            logger.info(
-                f"{self._part}: {split} of {len(groups)} groups hold more pairs than `data.window` = {self._window} or "
-                f"more tokens than `data.token_budget` = {self._budget}, and are split"
-            )
-        return trees
+        return grouped(groups, self._window, self._budget, self._part, "pair")
 
     def refuse(self, source: str, error: ValueError) -> None:
         """Stop at a row that its source cannot read, or count it, as ``bad_rows`` says."""
@@ -137,18 +120,6 @@ class PairTokenising:
         turns = (*pair.prompt, Message("assistant", answer))
         [path] = self._chat.paths(Conversation(turns, f"{pair.id} {side}", pair.source), "last")
         return path
-
-    def _parts(self, pairs: list[PairPaths]) -> list[tuple[list[TokenPath], int]]:
-        """A group in as few parts as hold the limits, each with its rows; pairs stay in order."""
-        paths = [path for pair in pairs for path in pair]
-        parts = within_budget(paths, self._budget, together=2, most=2 * self._window)
-        for part, size in parts:
-            if size > self._budget:
-                raise ValueError(
-                    f"{part[0].example}: the {size} tokens of its pair are over `data.token_budget` = {self._budget}; "
-                    "raise the budget or lower `data.lengths.max_length`"
-                )
-        return parts
 
 
 def _answers(pair: PreferencePair) -> tuple[tuple[str, str], tuple[str, str]]:

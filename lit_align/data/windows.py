@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch.utils.data import Dataset
@@ -10,6 +11,8 @@ from torch.utils.data import Dataset
 from lit_align.data.packing import Plan, fill_forests, share_out
 from lit_align.forest import TokenForest, TokenPath, Window
 from lit_align.trie import shared_size
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +131,42 @@ def within_budget(
                 continue
         runs.append((list(added), shared_size([path.tokens for path in added])))
     return runs
+
+
+def grouped(
+    groups: Mapping[str, Sequence[tuple[TokenPath, TokenPath]]], window: int, budget: int, part: str, what: str
+) -> list[Tree]:
+    """Trees of groups whose members are two paths each, in as few as hold the limits; members stay in order.
+
+    Args:
+        groups: Members by the group's name.
+        window: Most members of a tree; a larger group is split, and the log says so.
+        budget: Most rows of a tree; a larger group is split, a larger member is an error.
+        part: Name of the part of the data, for messages.
+        what: What a member is, for messages.
+
+    Raises:
+        ValueError: A member takes more rows than `budget`.
+    """
+    trees = []
+    split = 0
+    for name, members in groups.items():
+        paths = [path for member in members for path in member]
+        runs = within_budget(paths, budget, together=2, most=2 * window)
+        split += len(runs) > 1
+        for number, (run, size) in enumerate(runs, start=1):
+            if size > budget:
+                raise ValueError(
+                    f"{run[0].example}: the {size} tokens of its {what} are over `data.token_budget` = {budget}; "
+                    "raise the budget or lower `data.lengths.max_length`"
+                )
+            trees.append(Tree(name if len(runs) == 1 else f"{name} part {number}", tuple(run), size))
+    if split:
+        logger.info(
+            f"{part}: {split} of {len(groups)} groups hold more {what}s than `data.window` = {window} or more tokens "
+            f"than `data.token_budget` = {budget}, and are split"
+        )
+    return trees
 
 
 def joined(trees: Sequence[Tree]) -> list[Tree]:

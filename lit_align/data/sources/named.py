@@ -6,9 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from lit_align.types import Conversation, ConversationSource, PairSource, PreferencePair, SamplePrompt
+from lit_align.types import (
+    Conversation,
+    ConversationSource,
+    PairSource,
+    PreferencePair,
+    RatedAnswer,
+    RatedSource,
+    SamplePrompt,
+)
 
-Record = TypeVar("Record", Conversation, PreferencePair, SamplePrompt)
+Record = TypeVar("Record", Conversation, PreferencePair, RatedAnswer, SamplePrompt)
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,37 @@ class NamedPairs(PairSource):
 
     def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[PreferencePair]:
         """See :class:`~lit_align.types.PairSource`."""
+        return _named(self.source.usable(keep, _refusing(refuse, self.name)), self.name)
+
+
+@dataclass(frozen=True)
+class NamedRated(RatedSource):
+    """Rated answers of a source under another name: ``votes.jsonl`` becomes ``app/votes.jsonl``.
+
+    Args:
+        name: What stands before the names of the source: the key of its weight in ``data.mix``. Not blank, no ``/``.
+        source: Where the answers come from.
+
+    Raises:
+        ValueError: ``name`` breaks its rule.
+    """
+
+    name: str
+    source: RatedSource
+
+    def __post_init__(self) -> None:
+        _check(self.name)
+
+    def prompts(self) -> list[SamplePrompt]:
+        """Those of the source."""
+        return _named(self.source.prompts(), self.name)
+
+    def rated(self, keep: Callable[[str], bool]) -> list[RatedAnswer]:
+        """See :class:`~lit_align.types.RatedSource`."""
+        return _named(self.source.rated(keep), self.name)
+
+    def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[RatedAnswer]:
+        """See :class:`~lit_align.types.RatedSource`."""
         return _named(self.source.usable(keep, _refusing(refuse, self.name)), self.name)
 
 
