@@ -84,9 +84,10 @@ class KTOLoss(UnpairedLoss):
         require_positive(self, "beta", "desirable_weight", "undesirable_weight")
 
     def __call__(self, log_ratios: Tensor, desirable: Tensor, point: Tensor) -> Tensor:  # noqa: D102
-        right = torch.where(desirable, 1.0, -1.0) * (log_ratios - point.detach())
-        weights = torch.where(desirable, self.desirable_weight, self.undesirable_weight)
-        return weights * (-self.beta * right).sigmoid()
+        excess = log_ratios - point.detach()
+        good = self.desirable_weight * (-self.beta * excess).sigmoid()
+        bad = self.undesirable_weight * (self.beta * excess).sigmoid()
+        return torch.where(desirable, good, bad)
 
 
 @dataclass(frozen=True)
