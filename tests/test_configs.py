@@ -46,8 +46,8 @@ def _parsed(*words: str) -> dict[str, Any]:
 
 def test_the_configurations_are_found() -> None:
     assert {_NAMES[path] for path in BASES} == {
-        "dpo/quickstart-mix.yaml", "dpo/qwen3-1.7b-finance-3way.yaml", "dpo/qwen3-1.7b-finance-mix.yaml",
-        "dpo/qwen3-1.7b-tatqa-recipe.yaml", "dpo/qwen3-1.7b-tatqa.yaml",
+        "dpo/quickstart-kto.yaml", "dpo/quickstart-mix.yaml", "dpo/qwen3-1.7b-finance-3way.yaml",
+        "dpo/qwen3-1.7b-finance-mix.yaml", "dpo/qwen3-1.7b-kto.yaml", "dpo/qwen3-1.7b-tatqa-recipe.yaml", "dpo/qwen3-1.7b-tatqa.yaml",
         "dpo/smollm2-135m-tatqa-on-policy.yaml", "dpo/smollm2-135m-tatqa.yaml", "eval/smollm2-135m-tatqa.yaml",
         "quickstart-dpo.yaml", "quickstart.yaml", "sft/qwen3-1.7b-finance-instruct.yaml", "sft/qwen3-1.7b-twix.yaml",
         "sft/smollm2-135m-tatqa.yaml", "sft/smollm2-135m.yaml",
@@ -106,7 +106,8 @@ def test_benchmarks_on_held_out_tables_are_asked_as_training_is(path: Path) -> N
         assert benchmark["max_prompt_length"] == lengths.get("max_prompt_length", lengths["max_length"])
 
 
-FOR_SFT = {"rehearsal"}  # losses are for preferences, the others for both
+FOR_SFT = {"rehearsal"}  # losses are for pairs; the others are for conversations and pairs, and without an anchor for all
+ANCHORS = {path.stem for path in OVERLAYS if "anchor" in path.read_text(encoding="utf-8")}
 
 
 @pytest.mark.slow
@@ -114,8 +115,13 @@ FOR_SFT = {"rehearsal"}  # losses are for preferences, the others for both
 @pytest.mark.parametrize("path", [p for p in OVERLAYS if p not in LOSSES[1:]], ids=_NAMES.get)
 def test_every_overlay_parses_on_every_base(path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["fit", "-c", str(base), "-c", str(path)]
-    prefers = yaml.safe_load(base.read_text(encoding="utf-8"))["model"]["class_path"] == "DPOModule"
-    if path.stem not in FOR_SFT if prefers else path not in LOSSES:
+    module = yaml.safe_load(base.read_text(encoding="utf-8"))["model"]["class_path"]
+    fits = {
+        "SFTModule": path not in LOSSES,
+        "DPOModule": path.stem not in FOR_SFT,
+        "KTOModule": path not in LOSSES and path.stem not in FOR_SFT | ANCHORS,
+    }
+    if fits[module]:
         assert parsed(words, monkeypatch)
         return
     with pytest.raises(SystemExit, match="2"):
