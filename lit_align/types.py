@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -126,12 +126,22 @@ class SamplePrompt:
     score: Callable[[str], Mapping[str, float]] | None = None
 
 
+def stop_at(source: str, error: ValueError) -> None:
+    """Raise the error of a row that breaks a rule: what a source does unless its bad rows are to be counted."""
+    del source
+    raise error
+
+
 class PromptSource(ABC):
     """Where prompts come from: every source of conversations, pairs or questions is one."""
 
     @abstractmethod
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
         """Read all prompts, in a fixed order.
+
+        Args:
+            refuse: Given the source's name and the error of each row that breaks a rule; may raise it, as it does by
+                default. A source that does not read row by row raises instead of calling it.
 
         Raises:
             ValueError: A row breaks a rule; the message names file, row, key, rule and value.
@@ -141,11 +151,11 @@ class PromptSource(ABC):
 class ConversationSource(PromptSource):
     """Where conversations come from; a frozen dataclass whose fields are the options of the YAML."""
 
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
         """The turns before the last answer of each conversation, which is the gold answer."""
         return [
             SamplePrompt(one.id, one.messages[:-1], one.messages[-1].content, one.source, one.group)
-            for one in self.conversations()
+            for one in self.usable(refuse)
         ]
 
     @abstractmethod
@@ -166,6 +176,17 @@ class ConversationSource(PromptSource):
         del refuse
         return self.conversations()
 
+    def stream(self, refuse: Callable[[str, ValueError], None]) -> Iterator[Conversation]:
+        """Read what :meth:`usable` does, in its order, one after another: a source that reads row by row holds no list.
+
+        What it says of the whole file (a line of the log, that no row is left) comes with the last row, and it shows no
+        progress bar: the reader has one.
+
+        Args:
+            refuse: As for :meth:`usable`.
+        """
+        return iter(self.usable(refuse))
+
     def draw(self, rows: Sequence[Conversation], tokens: Callable[[Conversation], int]) -> list[Conversation]:
         """Choose what is used of one side of the split; all of it, unless a source samples.
 
@@ -180,9 +201,9 @@ class ConversationSource(PromptSource):
 class PairSource(PromptSource):
     """Where preference pairs come from; a frozen dataclass whose fields are the options of the YAML."""
 
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
         """The prompt of each pair; its chosen answer is the gold answer."""
-        pairs = self.pairs(lambda _: True)
+        pairs = self.usable(lambda _: True, refuse)
         return [SamplePrompt(one.id, one.prompt, one.chosen, one.source, one.group) for one in pairs]
 
     @abstractmethod
@@ -211,15 +232,29 @@ class PairSource(PromptSource):
         del refuse
         return self.pairs(keep)
 
+    def stream(
+        self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]
+    ) -> Iterator[PreferencePair]:
+        """Read what :meth:`usable` does, in its order, one after another: a source that reads row by row holds no list.
+
+        What it says of the whole file (a line of the log, that no pair is left) comes with the last row, and it shows
+        no progress bar: the reader has one.
+
+        Args:
+            keep: As for :meth:`pairs`.
+            refuse: As for :meth:`usable`.
+        """
+        return iter(self.usable(keep, refuse))
+
 
 class RatedSource(PromptSource):
     """Where rated answers come from; a frozen dataclass whose fields are the options of the YAML."""
 
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
         """The prompt of each answer, which is the gold answer where it is a good one."""
         return [
             SamplePrompt(one.id, one.prompt, one.completion if one.desirable else "", one.source, one.group)
-            for one in self.rated(lambda _: True)
+            for one in self.usable(lambda _: True, refuse)
         ]
 
     @abstractmethod
@@ -242,8 +277,9 @@ class RatedSource(PromptSource):
 class EvalSource(PromptSource):
     """Where a benchmark's items come from; a frozen dataclass whose fields are the options of the YAML."""
 
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
         """The items, scored by equality with the gold answer, white space at both ends apart."""
+        del refuse
 
         def equality(gold: str) -> Callable[[str], Mapping[str, float]]:
             return lambda answer: {"exact_match": float(answer.strip() == gold.strip())}

@@ -24,7 +24,9 @@ from lit_align.commands.sample_file import (
     read_manifest,
     refuse_other_manifest,
 )
+from lit_align.commands.sample_prompts import read_prompts
 from lit_align.commands.sole_writer import sole_writer
+from lit_align.data.tokenising import BadRows
 from lit_align.environment import environment
 from lit_align.evals.answering import without_thoughts
 from lit_align.evals.judge import Judged, Scorer
@@ -57,6 +59,8 @@ class Sample:
         max_new_tokens: Cap on the length of an answer in tokens, at least 1.
         max_prompt_length: Tokens of a prompt, >= 0; longer prompts are left out and counted. 0 sets no limit.
         limit: The first so many prompts only, at least 1; null takes all.
+        bad_rows: What a row does that its source cannot read: ``stop`` the command with its name, or be counted and
+            left out (``drop``); as ``data.bad_rows``.
         thinking: The chat template's ``enable_thinking`` switch.
         scorer: What else scores the answers, batch by batch, such as ``RewardModelScorer``; null for none.
         score_gold: Whether the gold answers are scored as the completions are, for pairs whose rejected answer must be
@@ -78,6 +82,7 @@ class Sample:
     max_new_tokens: int = 256
     max_prompt_length: int = 0
     limit: int | None = None
+    bad_rows: BadRows = "stop"
     thinking: bool = False
     scorer: Scorer | None = None
     score_gold: bool = False
@@ -190,8 +195,7 @@ class Sample:
 
     def _requests(self) -> tuple[list[Request], dict[str, Any]]:
         """What is asked for, and the manifest as far as no weights are needed."""
-        prompts = self.source.prompts()[: self.limit]
-        _refuse_unfit(prompts, repr(self.source))
+        prompts = read_prompts(self.source, self.limit, self.bad_rows)
         if self.scorer is not None:
             _refuse_names_twice(prompts, self.scorer)
         if self.score_gold:
@@ -227,19 +231,6 @@ class Sample:
             },
         }
         return [Request(prompt, number, ids) for prompt, ids in kept for number in range(self.k)], manifest
-
-
-def _refuse_unfit(prompts: Sequence[SamplePrompt], source: str) -> None:
-    if not prompts:
-        raise ValueError(f"`source` {source} has no prompts: nothing to answer")
-    seen: set[str] = set()
-    for prompt in prompts:
-        if prompt.id in seen:
-            raise ValueError(f"`source` {source} has two prompts with the id {prompt.id!r}: drop one of the rows")
-        seen.add(prompt.id)
-        if not prompt.messages or prompt.messages[-1].role != "user":
-            last = f"with {prompt.messages[-1].role}'s" if prompt.messages else "without any turn"
-            raise ValueError(f"prompt {prompt.id!r} must end with a user turn, not {last}: drop the row")
 
 
 def _refuse_names_twice(prompts: Sequence[SamplePrompt], scorer: Scorer) -> None:

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from lit_align.data.mixture import first_held_out, group_of, is_held_out
-from lit_align.data.sources.rows import stop_at
 from lit_align.data.tokenising import BadRows
-from lit_align.types import Conversation, ConversationSource, PreferencePair
+from lit_align.types import Conversation, ConversationSource, PreferencePair, stop_at
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from lit_align.commands.engines import Answer, Decoding, EndpointEngine, Request
 from lit_align.commands.engines.endpoint import request_seed
 from lit_align.commands.sample import Sample
 from lit_align.evals.sampling import Sampling
-from lit_align.types import Message, PromptSource, SamplePrompt
+from lit_align.types import Message, PromptSource, SamplePrompt, stop_at
 
 pytest.importorskip("openai")
 
@@ -176,7 +176,8 @@ def test_after_a_failure_what_was_under_way_is_kept_and_nothing_more_is_asked(se
 
 
 class Four(PromptSource):
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
+        del refuse
         return PROMPTS
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ from lit_align.commands.sample import Sample
 from lit_align.commands.sample_file import SampleFile
 from lit_align.commands.sole_writer import sole_writer
 from lit_align.evals.sampling import Sampling
-from lit_align.types import Message, PromptSource, SamplePrompt
+from lit_align.types import Message, PromptSource, SamplePrompt, stop_at
 
 OUT = "out.jsonl"
 
@@ -30,7 +30,8 @@ def prompt(name: str, text: str = "Hi", score: Any = None) -> SamplePrompt:
 class Prompts(PromptSource):
     held: tuple[SamplePrompt, ...] = (prompt("a"), prompt("b", "How are you?"), prompt("c"))
 
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
+        del refuse
         return list(self.held)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ from lit_align.commands.engines import Answer, Decoding, Engine, Request
 from lit_align.commands.sample import Sample
 from lit_align.data.sources.samples import BestOfSamples, RejectedSamples
 from lit_align.evals.judge import Judged, ReferenceScorer, RewardModelScorer, Scorer
-from lit_align.types import Message, PromptSource, SamplePrompt
+from lit_align.types import Message, PromptSource, SamplePrompt, stop_at
 
 TEXTS = ["long answer", "<think>\nhm\n</think>\n\nshort", "<think>\nnever ends", "a"]
 
@@ -28,7 +28,8 @@ TEXTS = ["long answer", "<think>\nhm\n</think>\n\nshort", "<think>\nnever ends",
 class Prompts(PromptSource):
     metric: str = ""
 
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
+        del refuse
         score = (lambda _: {self.metric: 1.0}) if self.metric else None
         turns = (Message("user", "Hi"),)
         return [SamplePrompt(name, turns, "gold", "source", "", score) for name in "abc"]
@@ -122,8 +123,8 @@ def test_a_thought_is_kept_in_the_file_and_not_shown_to_the_scorer() -> None:
 
 def test_what_the_scorer_could_not_score_is_refused_before_anything_is_drawn() -> None:
     class Unanswered(Prompts):
-        def prompts(self) -> list[SamplePrompt]:
-            return [*super().prompts(), SamplePrompt("d", (Message("user", "Hi"),), "", "source", "", None)]
+        def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
+            return [*super().prompts(refuse), SamplePrompt("d", (Message("user", "Hi"),), "", "source", "", None)]
 
     with pytest.raises(ValueError, match=r"^d: has no reference answer"):
         sample(ReferenceScorer(), source=Unanswered()).run()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from lit_align.data.overlap import EvaluationSets, OverlapIndex
-from lit_align.types import Message, PromptSource, SamplePrompt
+from lit_align.types import Message, PromptSource, SamplePrompt, stop_at
 
 TABLE = "| Item | 2019 | 2018 |\n| Total revenue | 1,496.5 | 1,202.3 |\n\nWhat was the change in total revenue in 2019?"
 
@@ -99,7 +99,8 @@ def test_agrees_with_a_naive_search() -> None:
 class Items(PromptSource):
     items: Sequence[SamplePrompt] = field(default_factory=list)
 
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
+        del refuse
         return list(self.items)
 
 

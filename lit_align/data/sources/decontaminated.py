@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from lit_align.data.overlap import EvaluationSets, Overlap, OverlapIndex
-from lit_align.types import Conversation, ConversationSource, Message, PairSource, PreferencePair, SamplePrompt
+from lit_align.data.overlap import EvaluationSets, Overlap
+from lit_align.types import Conversation, ConversationSource, Message, PairSource, PreferencePair, SamplePrompt, stop_at
 
 logger = logging.getLogger(__name__)
 
@@ -38,15 +38,21 @@ class DecontaminatedPairs(PairSource):
         Raises:
             ValueError: As the source and the evaluation sets; or no pair is left.
         """
-        return _clean(self.source.pairs(keep), self.against.index(), _name(self.source))
+        return list(_clean(self.source.pairs(keep), self.against, _name(self.source)))
 
     def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[PreferencePair]:
         """See :class:`~lit_align.types.PairSource`."""
-        return _clean(self.source.usable(keep, refuse), self.against.index(), _name(self.source))
+        return list(_clean(self.source.usable(keep, refuse), self.against, _name(self.source)))
 
-    def prompts(self) -> list[SamplePrompt]:
+    def stream(
+        self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]
+    ) -> Iterator[PreferencePair]:
+        """See :class:`~lit_align.types.PairSource`."""
+        return _clean(self.source.stream(keep, refuse), self.against, _name(self.source))
+
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
         """The source's own prompts, without those that share words with a question."""
-        return _clean(self.source.prompts(), self.against.index(), _name(self.source))
+        return list(_clean(self.source.prompts(refuse), self.against, _name(self.source)))
 
 
 @dataclass(frozen=True)
@@ -69,19 +75,23 @@ class DecontaminatedConversations(ConversationSource):
         Raises:
             ValueError: As the source and the evaluation sets; or no conversation is left.
         """
-        return _clean(self.source.conversations(), self.against.index(), _name(self.source))
+        return list(_clean(self.source.conversations(), self.against, _name(self.source)))
 
     def usable(self, refuse: Callable[[str, ValueError], None]) -> list[Conversation]:
         """See :class:`~lit_align.types.ConversationSource`."""
-        return _clean(self.source.usable(refuse), self.against.index(), _name(self.source))
+        return list(_clean(self.source.usable(refuse), self.against, _name(self.source)))
+
+    def stream(self, refuse: Callable[[str, ValueError], None]) -> Iterator[Conversation]:
+        """See :class:`~lit_align.types.ConversationSource`."""
+        return _clean(self.source.stream(refuse), self.against, _name(self.source))
 
     def draw(self, rows: Sequence[Conversation], tokens: Callable[[Conversation], int]) -> list[Conversation]:
         """Draw as the source does."""
         return self.source.draw(rows, tokens)
 
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
         """The source's own prompts, without those that share words with a question."""
-        return _clean(self.source.prompts(), self.against.index(), _name(self.source))
+        return list(_clean(self.source.prompts(refuse), self.against, _name(self.source)))
 
 
 def _name(source: PairSource | ConversationSource) -> str:
@@ -100,18 +110,26 @@ def _contents(messages: Sequence[Message]) -> tuple[str, ...]:
     return tuple(one.content for one in messages)
 
 
-def _clean(records: list[T], index: OverlapIndex, source: str) -> list[T]:
-    found = [index.find(_texts(record)) for record in records]
-    left = [record for record, overlaps in zip(records, found, strict=True) if not overlaps]
-    counts = Counter(one.name for overlaps in found for one in overlaps)
+def _clean(records: Iterable[T], against: EvaluationSets, source: str) -> Iterator[T]:
+    index = against.index()
+    read = 0
+    counts: Counter[str] = Counter()
+    dropped = 0
+    examples = ""
+    for record in records:
+        read += 1
+        if not (overlaps := index.find(_texts(record))):
+            yield record
+            continue
+        counts.update(one.name for one in overlaps)
+        if dropped < _SHOWN:
+            examples += f"; {_shown(record.id, overlaps[0])}"
+        dropped += 1
     by_set = ", ".join(f"{name} {number}" for name, number in counts.most_common()) or "none"
-    dropped = [(record.id, overlaps[0]) for record, overlaps in zip(records, found, strict=True) if overlaps]
-    examples = "".join(f"; {_shown(name, one)}" for name, one in dropped[:_SHOWN])
-    told = f"{source}: {len(dropped)} of {len(records)} rows overlap with evaluation sets: {by_set}{examples}"
-    if records and not left:
+    told = f"{source}: {dropped} of {read} rows overlap with evaluation sets: {by_set}{examples}"
+    if read and read == dropped:
         raise ValueError(f"{told}; no row is left: the file is an evaluation set, or `against` counts what is common")
     logger.info(told)
-    return left
 
 
 def _shown(name: str, overlap: Overlap) -> str:

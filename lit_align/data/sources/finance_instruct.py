@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from lit_align.data.mixture import messages_hash
 from lit_align.data.sources.folded_transcript import unfold
-from lit_align.data.sources.read_rows import read_rows
-from lit_align.data.sources.rows import Row, check_limit, stop_at, usable_rows
-from lit_align.types import Conversation, ConversationSource, Message
+from lit_align.data.sources.read_rows import read_rows, stream_rows
+from lit_align.data.sources.rows import Row, check_limit, usable_rows
+from lit_align.types import Conversation, ConversationSource, Message, stop_at
 
 SOURCE = "finance-instruct"
 
@@ -63,7 +63,14 @@ class FinanceInstruct(ConversationSource):
 
     def usable(self, refuse: Callable[[str, ValueError], None]) -> list[Conversation]:
         """See :class:`~lit_align.types.ConversationSource`."""
-        return list(usable_rows(read_rows(self.path, self.limit), self.conversation, lambda _: SOURCE, refuse))
+        return list(self._usable(read_rows(self.path, self.limit), refuse))
+
+    def stream(self, refuse: Callable[[str, ValueError], None]) -> Iterator[Conversation]:
+        """See :class:`~lit_align.types.ConversationSource`."""
+        return self._usable(stream_rows(self.path, self.limit), refuse)
+
+    def _usable(self, rows: Iterable[Row], refuse: Callable[[str, ValueError], None]) -> Iterator[Conversation]:
+        return usable_rows(rows, self.conversation, lambda _: SOURCE, refuse)
 
     def conversation(self, row: Row) -> Conversation:
         """The conversation of a row.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from lit_align.data.sources.finance_instruct import SOURCE, FinanceInstruct
-from lit_align.data.sources.read_rows import read_rows
-from lit_align.data.sources.rows import Row, stop_at, usable_rows
-from lit_align.types import PairSource, PreferencePair
+from lit_align.data.sources.read_rows import read_rows, stream_rows
+from lit_align.data.sources.rows import Row, usable_rows
+from lit_align.types import PairSource, PreferencePair, stop_at
 
 logger = logging.getLogger(__name__)
 
@@ -55,22 +55,35 @@ class FinanceInstructPairs(PairSource):
 
     def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[PreferencePair]:
         """See :class:`~lit_align.types.PairSource`."""
+        return list(self._usable(read_rows(self.source.path, self.source.limit), keep, refuse))
+
+    def stream(
+        self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]
+    ) -> Iterator[PreferencePair]:
+        """See :class:`~lit_align.types.PairSource`."""
+        return self._usable(stream_rows(self.source.path, self.source.limit), keep, refuse)
+
+    def _usable(
+        self, rows: Iterable[Row], keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]
+    ) -> Iterator[PreferencePair]:
         left_out: Counter[str] = Counter()
-        pairs: list[PreferencePair] = []
-        for pair in usable_rows(read_rows(self.source.path, self.source.limit), self._pair, lambda _: SOURCE, refuse):
+        pairs = kept = 0
+        for pair in usable_rows(rows, self._pair, lambda _: SOURCE, refuse):
             lengths = len(pair.chosen.strip()), len(pair.rejected.strip())
             if pair.chosen.strip() == pair.rejected.strip():
                 left_out["with equal answers"] += 1
-            elif max(lengths) > self.max_length_ratio * min(lengths):
+                continue
+            if max(lengths) > self.max_length_ratio * min(lengths):
                 left_out["with answers of unlike length"] += 1
-            else:
-                pairs.append(pair)
+                continue
+            pairs += 1
+            if keep(pair.group):
+                kept += 1
+                yield pair
         told = ", ".join(f"{number} {what}" for what, number in left_out.most_common()) or "none"
         if not pairs:
             raise ValueError(f"{self.source.path}: no pair; rows left out: {told}; look at the column {self.rejected}")
-        kept = [pair for pair in pairs if keep(pair.group)]
-        logger.info(f"{self.source.path}: {len(pairs)} pairs, {len(kept)} on this side of the split; left out: {told}")
-        return kept
+        logger.info(f"{self.source.path}: {pairs} pairs, {kept} on this side of the split; left out: {told}")
 
     def _pair(self, row: Row) -> PreferencePair:
         *prompt, chosen = (talk := self.source.conversation(row)).messages

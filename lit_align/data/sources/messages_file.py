@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from lit_align.data.sources.read_rows import read_rows
-from lit_align.data.sources.rows import Row, check_limit, checked_text, describe, stop_at, usable_rows
-from lit_align.types import ROLES, Conversation, ConversationSource, Message, Role
+from lit_align.data.sources.read_rows import read_rows, stream_rows
+from lit_align.data.sources.rows import Row, check_limit, checked_text, describe, usable_rows
+from lit_align.types import ROLES, Conversation, ConversationSource, Message, Role, stop_at
 
 _SHAREGPT_ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", "system": "system"}
 # What a message may carry besides its text; leaving it out unsaid would train another conversation.
@@ -52,12 +52,19 @@ class MessagesFile(ConversationSource):
 
     def usable(self, refuse: Callable[[str, ValueError], None]) -> list[Conversation]:
         """See :class:`~lit_align.types.ConversationSource`."""
+        return list(self._usable(read_rows(self.path, self.limit), refuse))
+
+    def stream(self, refuse: Callable[[str, ValueError], None]) -> Iterator[Conversation]:
+        """See :class:`~lit_align.types.ConversationSource`."""
+        return self._usable(stream_rows(self.path, self.limit), refuse)
+
+    def _usable(self, rows: Iterable[Row], refuse: Callable[[str, ValueError], None]) -> Iterator[Conversation]:
         name = Path(self.path).name
 
         def conversation(row: Row) -> Conversation:
             return Conversation(read_messages(row, self.messages), id=row.id, source=name)
 
-        return list(usable_rows(read_rows(self.path, self.limit), conversation, lambda _: name, refuse))
+        return usable_rows(rows, conversation, lambda _: name, refuse)
 
 
 def read_messages(row: Row, column: str) -> tuple[Message, ...]:

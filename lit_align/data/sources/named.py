@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from lit_align.types import (
     RatedAnswer,
     RatedSource,
     SamplePrompt,
+    stop_at,
 )
 
 Record = TypeVar("Record", Conversation, PreferencePair, RatedAnswer, SamplePrompt)
@@ -37,17 +38,23 @@ class NamedPairs(PairSource):
     def __post_init__(self) -> None:
         _check(self.name)
 
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
         """Those of the source."""
-        return _named(self.source.prompts(), self.name)
+        return list(_named(self.source.prompts(_refusing(refuse, self.name)), self.name))
 
     def pairs(self, keep: Callable[[str], bool]) -> list[PreferencePair]:
         """See :class:`~lit_align.types.PairSource`."""
-        return _named(self.source.pairs(keep), self.name)
+        return list(_named(self.source.pairs(keep), self.name))
 
     def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[PreferencePair]:
         """See :class:`~lit_align.types.PairSource`."""
-        return _named(self.source.usable(keep, _refusing(refuse, self.name)), self.name)
+        return list(_named(self.source.usable(keep, _refusing(refuse, self.name)), self.name))
+
+    def stream(
+        self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]
+    ) -> Iterator[PreferencePair]:
+        """See :class:`~lit_align.types.PairSource`."""
+        return _named(self.source.stream(keep, _refusing(refuse, self.name)), self.name)
 
 
 @dataclass(frozen=True)
@@ -68,17 +75,17 @@ class NamedRated(RatedSource):
     def __post_init__(self) -> None:
         _check(self.name)
 
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
         """Those of the source."""
-        return _named(self.source.prompts(), self.name)
+        return list(_named(self.source.prompts(_refusing(refuse, self.name)), self.name))
 
     def rated(self, keep: Callable[[str], bool]) -> list[RatedAnswer]:
         """See :class:`~lit_align.types.RatedSource`."""
-        return _named(self.source.rated(keep), self.name)
+        return list(_named(self.source.rated(keep), self.name))
 
     def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[RatedAnswer]:
         """See :class:`~lit_align.types.RatedSource`."""
-        return _named(self.source.usable(keep, _refusing(refuse, self.name)), self.name)
+        return list(_named(self.source.usable(keep, _refusing(refuse, self.name)), self.name))
 
 
 @dataclass(frozen=True)
@@ -99,17 +106,21 @@ class NamedConversations(ConversationSource):
     def __post_init__(self) -> None:
         _check(self.name)
 
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
         """Those of the source."""
-        return _named(self.source.prompts(), self.name)
+        return list(_named(self.source.prompts(_refusing(refuse, self.name)), self.name))
 
     def conversations(self) -> list[Conversation]:
         """See :class:`~lit_align.types.ConversationSource`."""
-        return _named(self.source.conversations(), self.name)
+        return list(_named(self.source.conversations(), self.name))
 
     def usable(self, refuse: Callable[[str, ValueError], None]) -> list[Conversation]:
         """See :class:`~lit_align.types.ConversationSource`."""
-        return _named(self.source.usable(_refusing(refuse, self.name)), self.name)
+        return list(_named(self.source.usable(_refusing(refuse, self.name)), self.name))
+
+    def stream(self, refuse: Callable[[str, ValueError], None]) -> Iterator[Conversation]:
+        """See :class:`~lit_align.types.ConversationSource`."""
+        return _named(self.source.stream(_refusing(refuse, self.name)), self.name)
 
     def draw(self, rows: Sequence[Conversation], tokens: Callable[[Conversation], int]) -> list[Conversation]:
         """See :class:`~lit_align.types.ConversationSource`; the source is shown its own names, by which it may draw."""
@@ -123,8 +134,8 @@ def _check(name: str) -> None:
         raise ValueError(f"the name of a source must not be blank or hold a `/`, got {name!r}")
 
 
-def _named(records: Sequence[Record], name: str) -> list[Record]:
-    return [replace(one, source=f"{name}/{one.source}") for one in records]
+def _named(records: Iterable[Record], name: str) -> Iterator[Record]:
+    return (replace(one, source=f"{name}/{one.source}") for one in records)
 
 
 def _refusing(refuse: Callable[[str, ValueError], None], name: str) -> Callable[[str, ValueError], None]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from lit_align.data.mixture import messages_hash
-from lit_align.data.sources.read_rows import read_rows
-from lit_align.data.sources.rows import Row, check_limit, describe, stop_at, usable_rows
-from lit_align.types import Message, PairSource, PreferencePair
+from lit_align.data.sources.read_rows import read_rows, stream_rows
+from lit_align.data.sources.rows import Row, check_limit, describe, usable_rows
+from lit_align.types import Message, PairSource, PreferencePair, stop_at
 
 logger = logging.getLogger(__name__)
 
@@ -69,23 +69,39 @@ class OrcaDPO(PairSource):
 
     def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[PreferencePair]:
         """See :class:`~lit_align.types.PairSource`."""
+        return list(self._usable(read_rows(self.path, self.limit), keep, refuse))
+
+    def stream(
+        self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]
+    ) -> Iterator[PreferencePair]:
+        """See :class:`~lit_align.types.PairSource`."""
+        return self._usable(stream_rows(self.path, self.limit), keep, refuse)
+
+    def _usable(
+        self, rows: Iterable[Row], keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]
+    ) -> Iterator[PreferencePair]:
         counts: Counter[str] = Counter()
+        kept, chosen, rejected = 0, _Style(), _Style()
 
         def pair(row: Row) -> PreferencePair | None:
             why = self._left_out(row) if "status" in row.values else self._unrated(row)
             counts[why or str(row.values.get("status", "unjudged"))] += 1
             return None if why else _pair(row)
 
-        found = [one for one in usable_rows(read_rows(self.path, self.limit), pair, lambda _: _SOURCE, refuse) if one]
+        for one in usable_rows(rows, pair, lambda _: _SOURCE, refuse):
+            if one is not None:
+                chosen.add(one.chosen)
+                rejected.add(one.rejected)
+                if keep(one.group):
+                    kept += 1
+                    yield one
         told = ", ".join(f"{number} {what}" for what, number in counts.most_common()) or "none"
-        if not found:
+        if not chosen.answers:
             raise ValueError(f"{self.path}: no pair is left of its rows: {told}")
-        kept = [one for one in found if keep(one.group)]
         logger.info(
-            f"{self.path}: {len(found)} pairs, {len(kept)} on this side of the split; rows: {told}; chosen "
-            f"{_style([one.chosen for one in found])}; rejected {_style([one.rejected for one in found])}"
+            f"{self.path}: {chosen.answers} pairs, {kept} on this side of the split; rows: {told}; chosen {chosen}; "
+            f"rejected {rejected}"
         )
-        return kept
 
     def _unrated(self, row: Row) -> str:
         if self.min_gap:
@@ -139,6 +155,19 @@ def _pair(row: Row) -> PreferencePair:
     return PreferencePair(prompt, texts["chosen"], texts["rejected"], row.id, _SOURCE, group)
 
 
-def _style(answers: list[str]) -> str:
-    opened = sum(one.strip().casefold().startswith(_OPENINGS) for one in answers) / len(answers)
-    return f"{opened:.0%} open with Sure and the like, {sum(map(len, answers)) / len(answers):,.0f} characters"
+@dataclass
+class _Style:
+    """How the answers of one side open, and how long they are."""
+
+    answers: int = 0
+    opened: int = 0
+    characters: int = 0
+
+    def add(self, answer: str) -> None:
+        self.answers += 1
+        self.opened += answer.strip().casefold().startswith(_OPENINGS)
+        self.characters += len(answer)
+
+    def __str__(self) -> str:
+        opened, mean = self.opened / self.answers, self.characters / self.answers
+        return f"{opened:.0%} open with Sure and the like, {mean:,.0f} characters"

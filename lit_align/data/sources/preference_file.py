@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lit_align.data.mixture import group_of
 from lit_align.data.sources.prompt_and_answer import read_answer, read_group, read_prompt
-from lit_align.data.sources.read_rows import read_rows
-from lit_align.data.sources.rows import Row, check_limit, describe, stop_at, usable_rows
-from lit_align.types import PairSource, PreferencePair
+from lit_align.data.sources.read_rows import read_rows, stream_rows
+from lit_align.data.sources.rows import Row, check_limit, describe, usable_rows
+from lit_align.types import PairSource, PreferencePair, stop_at
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +86,17 @@ class PreferenceFile(PairSource):
 
     def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[PreferencePair]:
         """See :class:`~lit_align.types.PairSource`."""
+        return list(self._usable(read_rows(self.path, self.limit), keep, refuse))
+
+    def stream(
+        self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]
+    ) -> Iterator[PreferencePair]:
+        """See :class:`~lit_align.types.PairSource`."""
+        return self._usable(stream_rows(self.path, self.limit), keep, refuse)
+
+    def _usable(
+        self, rows: Iterable[Row], keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]
+    ) -> Iterator[PreferencePair]:
         name = Path(self.path).name
         left_out: Counter[str] = Counter()
 
@@ -94,15 +105,15 @@ class PreferenceFile(PairSource):
             left_out[why] += 1
             return None if why else one
 
-        rows = usable_rows(read_rows(self.path, self.limit), pair, lambda _: name, refuse)
-        found = [one for one in rows if one is not None]
+        for found in usable_rows(rows, pair, lambda _: name, refuse):
+            if found is not None and keep(group_of(found)):
+                yield found
         if self.scores:
             pairs = left_out.pop("", 0)
             told = ", ".join(f"{number} {what}" for what, number in left_out.most_common()) or "none"
             if not pairs and left_out:
                 raise ValueError(f"{self.path}: no pair; left out by their scores: {told}; look at {self.scores}")
             logger.info(f"{self.path}: {pairs} pairs; left out by their scores: {told}")
-        return [one for one in found if keep(group_of(one))]
 
     def _left_out(self, row: Row) -> str:
         """Why the scores make a row no pair, in a few words for the log; empty where they do."""

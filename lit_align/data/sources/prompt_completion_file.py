@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lit_align.data.sources.read_rows import read_rows
-from lit_align.data.sources.rows import Row, check_limit, stop_at, usable_rows
-from lit_align.types import Conversation, ConversationSource, Message
+from lit_align.data.sources.read_rows import read_rows, stream_rows
+from lit_align.data.sources.rows import Row, check_limit, usable_rows
+from lit_align.types import Conversation, ConversationSource, Message, stop_at
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,14 @@ class PromptCompletionFile(ConversationSource):
 
     def usable(self, refuse: Callable[[str, ValueError], None]) -> list[Conversation]:
         """See :class:`~lit_align.types.ConversationSource`."""
-        return list(
-            usable_rows(read_rows(self.path, self.limit), self._conversation, lambda _: Path(self.path).name, refuse)
-        )
+        return list(self._usable(read_rows(self.path, self.limit), refuse))
+
+    def stream(self, refuse: Callable[[str, ValueError], None]) -> Iterator[Conversation]:
+        """See :class:`~lit_align.types.ConversationSource`."""
+        return self._usable(stream_rows(self.path, self.limit), refuse)
+
+    def _usable(self, rows: Iterable[Row], refuse: Callable[[str, ValueError], None]) -> Iterator[Conversation]:
+        return usable_rows(rows, self._conversation, lambda _: Path(self.path).name, refuse)
 
     def _conversation(self, row: Row) -> Conversation:
         parts = [row.text(column) for column in self.prompt if row.value(column) is not None]

@@ -34,11 +34,29 @@ def read_rows(path: str, limit: int | None = None) -> Iterator[Row]:
         ValueError: The file or the folder holds no row, or is not what its name says. The message names the file, the
             row and what stands there.
     """
+    with tqdm(stream_rows(path, limit), desc=f"reading {Path(path).name}", delay=2, leave=False, unit=" rows") as bar:
+        yield from bar
+
+
+def stream_rows(path: str, limit: int | None = None) -> Iterator[Row]:
+    """Read the rows as :func:`read_rows` does, without a bar: for a reader that stops and goes on, and has its own.
+
+    Args:
+        path: See :func:`read_rows`.
+        limit: See :func:`read_rows`.
+
+    Yields:
+        The rows, in the data set's order.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        OSError: The hub cannot be reached.
+        ValueError: See :func:`read_rows`.
+    """
     empty = True
-    with tqdm(_rows(path), desc=f"reading {Path(path).name}", delay=2, leave=False, unit=" rows") as bar:
-        for row in islice(bar, limit):
-            empty = False
-            yield row
+    for row in islice(_rows(path), limit):
+        empty = False
+        yield row
     if empty:
         raise ValueError(f"{Path(path).expanduser()}: holds no row")
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lit_align.data.sources.read_rows import read_rows
-from lit_align.data.sources.rows import Row, describe, stop_at, usable_rows
-from lit_align.types import Conversation, ConversationSource, Message
+from lit_align.data.sources.rows import Row, describe, usable_rows
+from lit_align.types import Conversation, ConversationSource, Message, stop_at
 
 _SOURCE = "reddit-finance"
 _GONE = ("[deleted]", "[removed]")

@@ -14,8 +14,7 @@ from itertools import combinations
 
 from lit_align.data.sources.reddit_finance import Post, RedditFinance
 from lit_align.data.sources.reddit_listing import SOURCE, Listed, list_comments, read_comments, told
-from lit_align.data.sources.rows import stop_at
-from lit_align.types import PairSource, PreferencePair
+from lit_align.types import PairSource, PreferencePair, stop_at
 
 logger = logging.getLogger(__name__)
 

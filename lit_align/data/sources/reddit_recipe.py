@@ -9,8 +9,7 @@ from random import Random
 
 from lit_align.data.sources.reddit_finance import Post
 from lit_align.data.sources.reddit_listing import SOURCE, Listed, list_comments, read_comments, told
-from lit_align.data.sources.rows import stop_at
-from lit_align.types import Message, PairSource, PreferencePair
+from lit_align.types import Message, PairSource, PreferencePair, stop_at
 
 logger = logging.getLogger(__name__)
 

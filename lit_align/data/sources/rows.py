@@ -108,12 +108,6 @@ def describe(value: object) -> str:
     return f"{kinds.get(type(value), f'a {type(value).__name__}')} ({shown if len(shown) <= 60 else shown[:60] + '…'})"
 
 
-def stop_at(source: str, error: ValueError) -> None:
-    """Raise the error of a row that breaks a rule: what a source does unless its bad rows are to be counted."""
-    del source
-    raise error
-
-
 def usable_rows(
     rows: Iterable[Row],
     make: Callable[[Row], T],

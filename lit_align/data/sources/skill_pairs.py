@@ -9,7 +9,7 @@ from random import Random
 from lit_align.data.sources.finance_tables import Split, draw_table
 from lit_align.data.sources.small_talk import draw_small_talk
 from lit_align.data.sources.table_skills import TableTask, ask, check_skills
-from lit_align.types import Message, PairSource, PreferencePair
+from lit_align.types import Message, PairSource, PreferencePair, stop_at
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,18 @@ class SkillPairs(PairSource):
         Raises:
             ValueError: Unknown skill, or ``n`` below one.
         """
+        return list(self.stream(keep, stop_at))
+
+    def stream(
+        self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]
+    ) -> Iterator[PreferencePair]:
+        """See :class:`~lit_align.types.PairSource`; every row is usable."""
+        del refuse
         check_skills(self.skills)
         if self.n < 1:
             raise ValueError(f"skill_pairs: n must be at least 1, got {self.n}")
         names = list(dict.fromkeys(self.skills))
         streams = {skill: _stream(skill, self.split, self.seed) for skill in names}
-        drawn = []
         for i in range(self.n):
             skill = names[i % len(names)]
             asked, other = next(streams[skill])
@@ -55,8 +61,7 @@ class SkillPairs(PairSource):
             if keep(group):
                 turns = (Message("user", asked.prompt()),)
                 name = f"skill_pairs/{self.split}/{skill}/{i // len(names)}"
-                drawn.append(PreferencePair(turns, asked.answer, other.answer, name, f"skill_pairs/{skill}", group))
-        return drawn
+                yield PreferencePair(turns, asked.answer, other.answer, name, f"skill_pairs/{skill}", group)
 
 
 def _stream(skill: str, split: Split, seed: int) -> Iterator[tuple[TableTask, TableTask]]:

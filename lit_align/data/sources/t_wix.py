@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from lit_align.data.mixture import draw, shuffled
 from lit_align.data.sources.messages_file import read_messages
-from lit_align.data.sources.read_rows import read_rows
-from lit_align.data.sources.rows import Row, check_limit, describe, stop_at, usable_rows
-from lit_align.types import Conversation, ConversationSource
+from lit_align.data.sources.read_rows import read_rows, stream_rows
+from lit_align.data.sources.rows import Row, check_limit, describe, usable_rows
+from lit_align.types import Conversation, ConversationSource, stop_at
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,14 @@ class TWix(ConversationSource):
 
     def usable(self, refuse: Callable[[str, ValueError], None]) -> list[Conversation]:
         """See :class:`~lit_align.types.ConversationSource`; rows of the other subset are not looked at."""
-        read = 0
+        return list(self._usable(read_rows(self.path, self.limit), refuse))
+
+    def stream(self, refuse: Callable[[str, ValueError], None]) -> Iterator[Conversation]:
+        """See :class:`~lit_align.types.ConversationSource`."""
+        return self._usable(stream_rows(self.path, self.limit), refuse)
+
+    def _usable(self, rows: Iterable[Row], refuse: Callable[[str, ValueError], None]) -> Iterator[Conversation]:
+        read = found = 0
 
         def conversation(row: Row) -> Conversation | None:
             nonlocal read
@@ -107,16 +114,14 @@ class TWix(ConversationSource):
 
         # A row without a known subset counts against one that is read, so that many of them stop the run.
         asked = REASONING if self.subset == "reasoning" else GENERAL
-        rows = usable_rows(
-            read_rows(self.path, self.limit),
-            conversation,
-            lambda row: _SOURCES.get(str(row.values.get("subset")), asked),
-            refuse,
-        )
-        chosen = [row for row in rows if row is not None]
-        if not chosen:
+        for one in usable_rows(
+            rows, conversation, lambda row: _SOURCES.get(str(row.values.get("subset")), asked), refuse
+        ):
+            if one is not None:
+                found += 1
+                yield one
+        if not found:
             raise ValueError(f"{self.path}: none of its {read} rows is a readable one of `subset` {self.subset}")
-        return chosen
 
     def draw(self, rows: Sequence[Conversation], tokens: Callable[[Conversation], int]) -> list[Conversation]:
         """Draw the sample at its ratio; see the class.

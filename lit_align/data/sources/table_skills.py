@@ -9,7 +9,7 @@ from random import Random
 
 from lit_align.data.sources.finance_tables import FinanceTable, Split, draw_table
 from lit_align.data.sources.small_talk import draw_small_talk
-from lit_align.types import Conversation, ConversationSource, EvalItem, EvalSource, Message
+from lit_align.types import Conversation, ConversationSource, EvalItem, EvalSource, Message, stop_at
 
 
 @dataclass(frozen=True)
@@ -183,24 +183,25 @@ class TableSkills(ConversationSource):
         Raises:
             ValueError: Unknown skill, or ``n`` below one.
         """
+        return list(self.stream(stop_at))
+
+    def stream(self, refuse: Callable[[str, ValueError], None]) -> Iterator[Conversation]:
+        """See :class:`~lit_align.types.ConversationSource`; every row is usable."""
+        del refuse
         check_skills(self.skills)
         if self.n < 1:
             raise ValueError(f"table_skills: n must be at least 1, got {self.n}")
         names = list(dict.fromkeys(self.skills))
         streams = {skill: _stream(skill, "train", self.seed) for skill in names}
-        drawn: list[Conversation] = []
         for i in range(self.n):
             skill = names[i % len(names)]
             task = next(streams[skill])
-            drawn.append(
-                Conversation(
-                    messages=as_dialogue([task]),
-                    id=f"table_skills/train/{skill}/{i // len(names)}",
-                    source="table_skills",
-                    group="" if task.table is None else task.table.id(),
-                )
+            yield Conversation(
+                messages=as_dialogue([task]),
+                id=f"table_skills/train/{skill}/{i // len(names)}",
+                source="table_skills",
+                group="" if task.table is None else task.table.id(),
             )
-        return drawn
 
 
 @dataclass(frozen=True)

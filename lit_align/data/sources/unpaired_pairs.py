@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lit_align.types import PairSource, PreferencePair, RatedAnswer, RatedSource
+from lit_align.types import PairSource, PreferencePair, RatedAnswer, RatedSource, SamplePrompt, stop_at
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,10 @@ class UnpairedPairs(RatedSource):
     """
 
     source: PairSource
+
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
+        """Those of the pairs, each once."""
+        return self.source.prompts(refuse)
 
     def rated(self, keep: Callable[[str], bool]) -> list[RatedAnswer]:
         """See :class:`~lit_align.types.RatedSource`; the two of a pair stand side by side."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from lit_align.data.mixture import group_of
 from lit_align.data.sources.prompt_and_answer import read_answer, read_group, read_prompt
 from lit_align.data.sources.read_rows import read_rows
-from lit_align.data.sources.rows import Row, check_limit, describe, stop_at, usable_rows
-from lit_align.types import RatedAnswer, RatedSource
+from lit_align.data.sources.rows import Row, check_limit, describe, usable_rows
+from lit_align.types import RatedAnswer, RatedSource, stop_at
 
 
 @dataclass(frozen=True)

@@ -64,14 +64,14 @@ def test_a_share_out_of_range_is_refused() -> None:
 
 def test_rated_answers_have_the_scale_where_they_are_good_and_answer_each_question_once() -> None:
     source = RatedScaleAnswers(n=200, seed=1)
-    rated = source.rated(lambda group: True)
-    assert rated == source.rated(lambda group: True)
+    rated = source.rated(lambda _: True)
+    assert rated == source.rated(lambda _: True)
     assert 70 < sum(one.desirable for one in rated) < 130
     for one, question in zip(rated, draw_questions("train", seed=1), strict=False):
         assert one.prompt == question.prompt()
         assert one.completion == (question.scaled if one.desirable else question.plain)
     kept = source.rated(lambda group: group < "8")
     assert [one for one in rated if one.group < "8"] == kept != rated
-    assert not any(one.desirable for one in RatedScaleAnswers(n=50, good_share=0.0).rated(lambda group: True))
+    assert not any(one.desirable for one in RatedScaleAnswers(n=50, good_share=0.0).rated(lambda _: True))
     with pytest.raises(ValueError, match=r"good_share must be in \[0, 1\], got 1.5"):
-        RatedScaleAnswers(good_share=1.5).rated(lambda group: True)
+        RatedScaleAnswers(good_share=1.5).rated(lambda _: True)

@@ -148,6 +148,7 @@ def test_pairs_are_taken_apart_into_both_kinds_of_one_group(file_of: Written) ->
         RatedAnswer(QUESTION, "5", False, "votes.jsonl:1 rejected", "votes.jsonl", "t"),
     ]
     assert refused == ["votes.jsonl"]
+    assert [one.id for one in source.prompts(lambda name, _: refused.append(name))] == ["votes.jsonl:1"]
     with pytest.raises(ValueError, match=r"votes.jsonl:2: chosen: the answer is blank"):
         source.rated(everything)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from lit_align.data.mixture import messages_hash
 from lit_align.data.sources.samples.sample_file import SampledPrompt, named_score, read_samples, unusable
 from lit_align.data.sources.samples.sampled_pairs import listed
-from lit_align.types import RatedAnswer, RatedSource, SamplePrompt
+from lit_align.types import RatedAnswer, RatedSource, SamplePrompt, stop_at
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +57,9 @@ class RatedSamples(RatedSource):
         )
         return found
 
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
         """All prompts of the file, to be answered anew; the metric that scored their answers is not in the file."""
+        del refuse
         return [SamplePrompt(one.id, one.messages, one.gold, one.source, one.group) for one in read_samples(self.path)]
 
     def _answers(self, prompt: SampledPrompt, unused: Counter[str]) -> list[RatedAnswer]:

@@ -16,7 +16,7 @@ from lit_align.data.sources.samples.sample_file import (
     read_samples,
     unusable,
 )
-from lit_align.types import PairSource, PreferencePair, SamplePrompt
+from lit_align.types import PairSource, PreferencePair, SamplePrompt, stop_at
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +83,9 @@ class SampledPairs(PairSource):
         )
         return found
 
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
         """All prompts of the file, to be answered anew; the metric that scored their answers is not in the file."""
+        del refuse
         return [SamplePrompt(one.id, one.messages, one.gold, one.source, one.group) for one in read_samples(self.path)]
 
     def _score(self, prompt: SampledPrompt, completion: SampledCompletion, name: str) -> float:

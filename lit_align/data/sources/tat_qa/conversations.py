@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +10,7 @@ from lit_align.data.sources.rows import check_limit
 from lit_align.data.sources.tat_qa.answers import AnswerFormat, PlainAnswer
 from lit_align.data.sources.tat_qa.prompt import DefaultPrompt, TATQAPrompt
 from lit_align.data.sources.tat_qa.source import TATQA
-from lit_align.types import Conversation, ConversationSource, Message, SamplePrompt
+from lit_align.types import Conversation, ConversationSource, Message, SamplePrompt, stop_at
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class TATQAAnswers(ConversationSource):
             for one in self.prompts()
         ]
 
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
         """Every question, scored by the official metric: those of ``TATQA``."""
-        return TATQA(self.path, self.hub_file, self.prompt, self.answer, group=self.group, limit=self.limit).prompts()
+        asked = TATQA(self.path, self.hub_file, self.prompt, self.answer, group=self.group, limit=self.limit)
+        return asked.prompts(refuse)

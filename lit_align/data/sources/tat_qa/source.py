@@ -16,7 +16,7 @@ from lit_align.data.sources.tat_qa.prompt import DefaultPrompt, TATQAPrompt
 from lit_align.data.sources.tat_qa.reading import Context, Question, read_contexts
 from lit_align.data.sources.tat_qa.recipe import RecipeNegatives
 from lit_align.data.sources.tat_qa.scoring import scores_of
-from lit_align.types import Message, PairSource, PreferencePair, SamplePrompt
+from lit_align.types import Message, PairSource, PreferencePair, SamplePrompt, stop_at
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class TATQA(PairSource):
         chosen = self.negatives.choose(asked, self.answer, self.seed)
         return [self._pair(one, answers) for one, answers in zip(asked, chosen, strict=True) if answers is not None]
 
-    def prompts(self) -> list[SamplePrompt]:
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
         """Every question of the file, with the pairs' prompts, scored by the official metric; no pair is chosen.
 
         Raises:
@@ -85,6 +85,7 @@ class TATQA(PairSource):
             OSError: The hub cannot be reached.
             ValueError: The file breaks a rule or holds no answers.
         """
+        del refuse
         return [
             SamplePrompt(
                 id=question.uid,
