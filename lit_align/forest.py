@@ -211,15 +211,15 @@ class TokenForest:
             raise ValueError(f"forest of {self.examples}: at least one of its examples must be kept, got none")
         kept = np.zeros(len(self), bool)
         for example in examples:
-            for rows in self.path_rows(self.last_rows[example]):
-                kept[rows.start : rows.stop] = True
+            for run in self.path_rows(self.last_rows[example]):
+                kept[run.start : run.stop] = True
         before = np.append(0, kept.cumsum())  # kept rows before each row, and before the end
         device = self.tokens.device
         rows, place = torch.from_numpy(kept.nonzero()[0]).to(device), torch.from_numpy(before).to(device)
         renumbered = torch.full((len(self.examples),), -1, device=device)
         renumbered[list(examples)] = torch.arange(len(examples), device=device)
         targets = (renumbered[self.target_examples] >= 0).nonzero().flatten()
-        pairs, target_pairs = self.target_pairs[targets].unique(return_inverse=True)
+        pairs, target_pairs = torch.unique(self.target_pairs[targets], return_inverse=True)
         return TokenForest(
             tokens=self.tokens[rows],
             positions=self.positions[rows],
@@ -277,8 +277,8 @@ def targetless_forest(device: torch.device) -> TokenForest:
 def _kept_segments(segments: Sequence[Segment], before: NDArray[np.int64]) -> tuple[Segment, ...]:
     """The segments of which rows are kept; `before` counts these before each row."""
     starts, ends = before[[one.start for one in segments]], before[[one.end for one in segments]]
-    kept = np.flatnonzero(starts < ends)
-    number = {int(old): new for new, old in enumerate(kept)}
+    kept: list[int] = np.flatnonzero(starts < ends).tolist()
+    number = {old: new for new, old in enumerate(kept)}
     return tuple(
         Segment(
             int(starts[old]),
