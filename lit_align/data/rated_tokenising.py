@@ -1,85 +1,119 @@
-"""Rated answers to trees of tokens: each with a mismatched one under its prompt, all of a group in one tree."""
+"""Rated answers to paths of tokens, the part of the data that they make, and their trees."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+import logging
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from lit_align.data.chat import ChatFormat
-from lit_align.data.lengths import Lengths
-from lit_align.data.mismatched import mismatches, with_answer_of
+from lit_align.data.length_report import LengthReport
+from lit_align.data.lengths import Lengths, refuse_over_budget
+from lit_align.data.mismatched import answer_start, mismatches, with_answer_of
 from lit_align.data.mixture import group_of
-from lit_align.data.tokenising import BadRows, Tokenising
-from lit_align.data.windows import Tree, grouped
+from lit_align.data.part import BadRows, Part, Workshop
+from lit_align.data.prepared.examples import Examples, Tokenised
+from lit_align.data.tokenising import ConversationTokeniser
+from lit_align.data.trees import GroupTrees
 from lit_align.forest import TokenPath
-from lit_align.types import Conversation, Message, RatedAnswer
+from lit_align.rated import RatedAnswer
+from lit_align.types import Conversation, Message
+
+logger = logging.getLogger(__name__)
 
 
-class RatedTokenising:
-    """Tokenises the rated answers of one part of the data and counts what becomes of them.
+@dataclass(frozen=True)
+class RatedTokeniser:
+    """Tokenises a rated answer, as the last turn after its prompt.
 
-    Args:
-        chat: The chat format; an answer is rendered as the last turn after its prompt.
+    Attributes:
+        chat: The chat format.
         lengths: Token limits.
-        window: Most answers of a group that share a tree; a larger group is split.
-        token_budget: Most rows of a tree; a larger group is split, a larger answer (with its mismatched one) an error.
-        bad_rows: What an answer does that the chat format refuses: ``stop`` the run, or be counted and left out.
-        part: Name of the part, for messages.
     """
 
+    chat: ChatFormat
+    lengths: Lengths
+
+    def __call__(self, one: RatedAnswer) -> Tokenised:
+        """What becomes of an answer; its group is its own or its prompt."""
+        turns = (*one.prompt, Message("assistant", one.completion))
+        conversation = Conversation(turns, one.id, one.source, group_of(one))
+        tokenised = ConversationTokeniser(self.chat, self.lengths, "last")(conversation)
+        return tokenised._replace(paths=tuple(replace(path, desirable=one.desirable) for path in tokenised.paths))
+
+
+class RatedTokenising(Part):
+    """Tokenises the rated answers of one part of the data, each once, and counts what becomes of them.
+
+    Args:
+        chat: The chat format.
+        lengths: Token limits.
+        token_budget: Rows a forest; a longer answer is an error.
+        bad_rows: What an answer does that the chat format refuses: ``stop`` the run, or be counted and left out.
+        part: Name of the part, for messages.
+        workshop: What it shares with other parts.
+    """
+
+    undivided = "answer"
+
     def __init__(
-        self, chat: ChatFormat, lengths: Lengths, window: int, token_budget: int, bad_rows: BadRows, part: str
+        self, chat: ChatFormat, lengths: Lengths, token_budget: int, bad_rows: BadRows, part: str, workshop: Workshop
     ) -> None:
-        self._lengths, self._window, self._budget, self._part = lengths, window, token_budget, part
-        self._tokenising = Tokenising(chat, lengths, "last", token_budget, 1.0, bad_rows, part)
-        self._done: dict[int, tuple[RatedAnswer, Conversation]] = {}
-        self.refuse, self.say = self._tokenising.refuse, self._tokenising.say
+        tokenise, report = RatedTokeniser(chat, lengths), LengthReport(part, lengths)
+        super().__init__(part, tokenise, report, token_budget, 1.0, bad_rows, workshop)
 
-    def trained_tokens(self, answer: RatedAnswer) -> int:
-        """Tokens that an answer brings into training; 0 if it is dropped."""
-        return self._tokenising.trained_tokens(self._conversation(answer))
 
-    def pass_over(self, answers: Iterable[RatedAnswer]) -> None:
-        """Count those that a mix had no use for, and that were never tokenised."""
-        self._tokenising.pass_over(map(self._conversation, answers))
+class RatedTrees(GroupTrees):
+    """A tree for each group of an epoch's rated answers: for each its own path, and that of a mismatched one after it.
 
-    def trees(self, answers: Sequence[RatedAnswer]) -> list[Tree]:
-        """Trees of the groups: for each answer its own path, and that of a mismatched answer after it.
+    Which answers are mismatched depends on the epoch alone, not on the limits. The log says how many are cut.
 
-        Args:
-            answers: Any; one that is given again (the same object) is in the group of the second copies.
+    Args:
+        examples: The answers.
+        window: Most answers of a tree, mismatched ones aside.
+        budget: Most rows of a tree.
+        longest: ``data.lengths.max_length``, at which mismatched answers are cut.
 
-        Raises:
-            ValueError: An answer is refused and ``bad_rows`` is ``stop``; one is over the token budget; a source loses
-                more than ``lengths.max_dropped`` allows; nothing is left, or nothing to mismatch.
-        """
-        trees = self._tokenising.trees([self._conversation(one) for one in answers])
-        kept = [one for one in answers if self.trained_tokens(one)]
+    Attributes:
+        ratings: Of each answer whether it is a good one, in the order of the trees.
+
+    Raises:
+        ValueError: There is nothing to mismatch; or an answer with its mismatched one is over the budget.
+    """
+
+    what = "answer"
+
+    def __init__(self, examples: Examples, window: int, budget: int, longest: int) -> None:
         try:
-            others = mismatches([group_of(one) for one in kept])
+            others = mismatches([examples.groups[number] for number in examples.order.tolist()])
         except ValueError as error:
-            raise ValueError(f"{self._part}: {error}") from error
-        groups: dict[str, list[tuple[TokenPath, TokenPath]]] = {}
-        most, cut = self._lengths.max_length, 0
-        for tree, answer, other in zip(trees, kept, others, strict=True):
-            [path], [stranger] = tree.paths, trees[other].paths
-            mismatched = with_answer_of(path, stranger)
-            if len(mismatched.tokens) > most:
-                mismatched = replace(mismatched, tokens=mismatched.tokens[:most], classes=mismatched.classes[:most])
-                cut += 1
-            groups.setdefault(tree.group, []).append((replace(path, desirable=answer.desirable), mismatched))
-        if cut:
-            self.say(
-                f"{cut} of {len(kept)} mismatched answers are cut at `data.lengths.max_length` = {most}; they are not "
-                "trained"
+            raise ValueError(f"{examples.part}: {error}") from error
+        self._others, self._longest = np.array(others, np.int64), longest
+        super().__init__(examples, window, budget)
+        for at in np.flatnonzero(self.sizes > budget)[:1].tolist():
+            name = examples.names[examples.order[self._places(at)[0]]]
+            refuse_over_budget(name, int(self.sizes[at]), budget, "answer and a mismatched one")
+        self.ratings: list[bool] = (examples.ratings[examples.order[self._members]] == 1).tolist()
+        if cut := self._cut():
+            logger.info(
+                f"{examples.part}: {cut} of {len(others)} mismatched answers are cut at `data.lengths.max_length` = "
+                f"{longest}; they are not trained"
             )
-        return grouped(groups, self._window, self._budget, self._part, "answer")
 
-    def _conversation(self, answer: RatedAnswer) -> Conversation:
-        # By identity, as the tokenising knows it: two rows may say the same.
-        if (done := self._done.get(id(answer))) is None:
-            turns = (*answer.prompt, Message("assistant", answer.completion))
-            done = self._done[id(answer)] = (
-                answer, Conversation(turns, answer.id, answer.source, group_of(answer)),
-            )  # fmt: skip
-        return done[1]
+    def _paths(self, place: int) -> tuple[TokenPath, ...]:
+        own, other = self._own(place), self._own(int(self._others[place]))
+        mismatched = with_answer_of(own, other)
+        end = self._longest
+        return own, replace(mismatched, tokens=mismatched.tokens[:end], classes=mismatched.classes[:end])
+
+    def _own(self, place: int) -> TokenPath:
+        [path] = self._examples.paths(int(self._examples.order[place]))
+        return path
+
+    def _cut(self) -> int:
+        """Number of mismatched answers that are cut."""
+        places = range(len(self._others))
+        starts = np.array([answer_start(self._own(place)) for place in places], np.int64)
+        answers = self._examples.sizes[self._examples.order] - starts
+        return int((starts + answers[self._others] > self._longest).sum())

@@ -20,11 +20,13 @@ from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths
 from lit_align.data.mismatched import mismatches, with_answer_of
 from lit_align.data.mix import Mix
+from lit_align.data.part import Workshop
 from lit_align.data.sources.unpaired_preference_file import UnpairedPreferenceFile
 from lit_align.data.unpaired import UnpairedDataModule
 from lit_align.forest import Window
+from lit_align.rated import RatedAnswer, RatedSource
 from lit_align.tokenizer import load_tokenizer
-from lit_align.types import Conversation, Message, RatedAnswer, RatedSource
+from lit_align.types import Conversation, Message
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def test_a_mismatched_path_is_what_the_template_makes_of_prompt_and_answer(think
 def test_a_mismatched_answer_that_does_not_fit_is_cut_and_counted_and_no_row_is_lost(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level("INFO", "lit_align.data.length_report")
+    caplog.set_level("INFO", rated_tokenising.logger.name)
     long = (Message("user", "profit " * 40),)
     answers = [
         RatedAnswer(long, "yes", True, "a:0:0", "s"),
@@ -153,8 +155,10 @@ def test_a_mismatched_answer_that_does_not_fit_is_cut_and_counted_and_no_row_is_
     chat = ChatFormat(load_tokenizer("tiny-qwen3"))
 
     def trees(most: int) -> list[Any]:
-        part = rated_tokenising.RatedTokenising(chat, Lengths(max_length=most), 8, 4096, "stop", "training")
-        return [path for tree in part.trees(answers) for path in tree.paths]
+        lengths = Lengths(max_length=most)
+        part = rated_tokenising.RatedTokenising(chat, lengths, 4096, "stop", "training", Workshop())
+        trees = rated_tokenising.RatedTrees(part.examples(part.read(answers)), 8, 4096, most)
+        return [path for tree in trees for path in tree.paths]
 
     whole = trees(4096)
     assert not any("cut" in message for message in caplog.messages)
@@ -261,7 +265,8 @@ def test_a_row_that_cannot_be_read_stops_or_is_counted(tmp_path: Path, caplog: p
 
 def test_an_answer_over_the_budget_with_its_mismatch_is_an_error_that_names_it() -> None:
     sizes = [tree.size for tree in some_data(window=1, sources=[Tables(answers=2)])._trained]
-    with pytest.raises(ValueError, match=rf"tables:\d+:\d: the {max(sizes)} tokens of its answer are over"):
+    rule = rf"tables:\d+:\d: the {max(sizes)} tokens of its answer and a mismatched one are over"
+    with pytest.raises(ValueError, match=rule):
         some_data(window=1, sources=[Tables(answers=2)], token_budget=max(sizes) - 1)
 
 
