@@ -97,10 +97,16 @@ def test_an_adapter_that_was_continued_is_complete_by_itself(adapters: list[Path
     assert len(trained_model([str(first), str(two / "adapter")], "", None, None).folders) == 2
 
 
-def test_an_adapter_of_a_package_is_known_by_what_it_holds(adapters: list[Path]) -> None:
+def test_an_adapter_of_a_package_is_known_by_what_it_holds(
+    adapters: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(adapters[0], Path("packages", "of_adapters", "one"))
+    Path("packages", "of_adapters", "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(Path("packages").absolute()))
     top = run("top", adapters[1], frozen(UNDECIDED))
-    with pytest.raises(ValueError, match="was trained on top of package:"):
-        trained_model([str(adapters[0]), str(top / "adapter")], "", None, None)
+    for other in (str(adapters[0]), "package:of_adapters/one"):
+        with pytest.raises(ValueError, match="was trained on top of package:lit_align"):
+            trained_model([other, str(top / "adapter")], "", None, None)
     assert len(trained_model([UNDECIDED, str(top / "adapter")], "", None, None).folders) == 2
 
 
