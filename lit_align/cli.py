@@ -26,6 +26,7 @@ from lit_align.callbacks.measured import benchmarks_of
 from lit_align.callbacks.measurement import refuse_trained_items
 from lit_align.callbacks.progress import WindowProgress
 from lit_align.callbacks.run_record import RunRecord
+from lit_align.callbacks.stages import StageTransition, refuse_other_stages
 from lit_align.checkpoint import AdapterCheckpointIO
 from lit_align.cli_answers import complain, quick_answer, read_given, refuse_link_target
 from lit_align.cli_audit import run_audit
@@ -106,6 +107,7 @@ class AlignCLI(LightningCLI):
             super().instantiate_classes()
             refuse_trainer_settings(self.trainer)
             refuse_other_data(self.model, self.datamodule)
+            refuse_other_stages(self.trainer, self.model, self.datamodule)
         except (ValueError, MisconfigurationException) as error:
             raise RefusedSettingsError(refusal(error, read_given(sys.argv[1:]))) from error
 
@@ -115,11 +117,13 @@ class AlignCLI(LightningCLI):
         if config.max_steps == -1 and config.max_epochs is None and config.max_time is None and not config.fast_dev_run:
             raise RefusedSettingsError("the run has no end: set `trainer.max_steps` or `trainer.max_epochs`")
         self._read_ahead("fit")
+        if config.max_epochs is not None and config.max_epochs >= 0:
+            getattr(self.datamodule, "windows_per_epoch", None)  # a stream does not know it, and says so
 
     def after_fit(self) -> None:
         """End with the reason of a run that was stopped before its time."""
         for one in self._callbacks:
-            if isinstance(one, DisplacementGuard | MTBenchEarlyStopping) and one.stopped:
+            if isinstance(one, DisplacementGuard | MTBenchEarlyStopping | StageTransition) and one.stopped:
                 logger.warning(one.stopped)
 
     def before_validate(self) -> None:

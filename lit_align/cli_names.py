@@ -5,9 +5,13 @@ from __future__ import annotations
 from lit_align.callbacks.benchmark import BenchmarkEvaluation
 from lit_align.callbacks.displacement_guard import DisplacementGuard
 from lit_align.callbacks.early_stopping import MTBenchEarlyStopping
+from lit_align.callbacks.stages import StageTransition
 from lit_align.data.preference import PreferenceDataModule
+from lit_align.data.preference_stream import PreferenceStream
 from lit_align.data.sft import SFTDataModule
+from lit_align.data.sft_stream import SFTStream
 from lit_align.data.sources.decontaminated import DecontaminatedConversations, DecontaminatedPairs
+from lit_align.data.sources.ending_pairs import EndingPairs
 from lit_align.data.sources.finance_instruct import FinanceInstruct
 from lit_align.data.sources.finance_instruct_pairs import FinanceInstructPairs
 from lit_align.data.sources.messages_file import MessagesFile
@@ -27,6 +31,7 @@ from lit_align.data.sources.tat_qa.conversations import TATQAAnswers
 from lit_align.data.sources.tat_qa.sampled import SampledNegatives
 from lit_align.data.sources.tat_qa.source import TATQA
 from lit_align.data.sources.tat_qa.symmetric import SymmetricNegatives
+from lit_align.data.staged import StagedPreferences
 from lit_align.evals.drift import DriftBenchmark
 from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.evals.finance_instruct import FinanceInstructBenchmark
@@ -47,18 +52,19 @@ from lit_align.losses.anchor import ReverseKL
 from lit_align.losses.preference import PreferenceLoss
 from lit_align.modules.dpo import DPOModule
 from lit_align.modules.optimizer import AdamW8bit
-from lit_align.modules.schedule import CosineSchedule
 from lit_align.modules.sft import SFTModule
+from lit_align.schedule import CosineSchedule
 
 # Imported so that configurations may use short names: of these and of all classes that their files define.
 SHORT_NAMES = (
     AdamW8bit, BenchmarkEvaluation, BestOfSamples, CalibratedMap, CosineSchedule, DecontaminatedConversations,
-    DecontaminatedPairs, DisplacementGuard, DPOModule, DriftBenchmark, EndpointJudge, ExactMatchBenchmark,
+    DecontaminatedPairs, DisplacementGuard, DPOModule, DriftBenchmark, EndingPairs, EndpointJudge, ExactMatchBenchmark,
     FinanceInstruct, FinanceInstructBenchmark, FinanceInstructPairs, InstructionBenchmark, InstructionPrompts,
     LegacyMap, MessagesFile, MTBenchBenchmark, MTBenchEarlyStopping, NamedConversations, NamedPairs, OrcaDPO,
-    PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark,
-    PreferredAnswers, PromptCompletionFile, RatedFile, RecipeRedditPairs, RedditFinance, RedditFinancePairs,
-    RedditReplyBenchmark, ReferenceScorer, RejectedSamples, ReverseKL, RewardModelScorer, RightAndWrong,
-    SampledNegatives, ScalePairs, ScoredAnswersBenchmark, SFTDataModule, SFTModule, SkillPairs, SymmetricNegatives,
-    TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
+    PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferenceStream,
+    PreferredAnswerBenchmark, PreferredAnswers, PromptCompletionFile, RatedFile, RecipeRedditPairs, RedditFinance,
+    RedditFinancePairs, RedditReplyBenchmark, ReferenceScorer, RejectedSamples, ReverseKL, RewardModelScorer,
+    RightAndWrong, SampledNegatives, ScalePairs, ScoredAnswersBenchmark, SFTDataModule, SFTModule, SFTStream,
+    SkillPairs, StagedPreferences, StageTransition, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers,
+    TATQABenchmark, TWix,
 )  # fmt: skip

@@ -24,11 +24,14 @@ ALLOWED: dict[str, set[str]] = {
     "ops": set(),
     "forest": {"types", "trie"},
     "tokenizer": {"types"},
+    "schedule": set(),
+    "seeds": set(),
     "losses": TENSORS,
     "metrics": {"types"},
     "models": RECORDS | {"ops"},
+    "stage": {"losses.preference", "models.loading", "schedule"},  # the settings that modules and callbacks share
     # A rejected answer is one that the metric refuses; the audit tells intervals and languages.
-    "data": RECORDS | {"metrics.tat_qa", "metrics.statistics", "metrics.language"},
+    "data": RECORDS | {"metrics.tat_qa", "metrics.statistics", "metrics.language", "seeds"},
     # A benchmark renders, splits and tokenises with the functions that do so for training, and trains nothing.
     "evals": RECORDS
     | {"ops", "losses.anchor", "metrics", "models.policy", "models.reference", "models.tree_attention"}
@@ -37,16 +40,17 @@ ALLOWED: dict[str, set[str]] = {
     },
     "checkpoint": RECORDS | {"models"},
     "environment": set(),
-    "callbacks": RECORDS | {"metrics", "models", "data", "evals", "checkpoint", "environment"},
+    "callbacks": RECORDS
+    | {"losses.preference", "metrics", "models", "data", "evals", "checkpoint", "environment", "stage"},
     "commands": RECORDS | {"ops", "losses", "metrics", "models", "data", "evals", "checkpoint", "environment"},
-    "modules": RECORDS | {"ops", "losses", "metrics", "models"},
+    "modules": RECORDS | {"ops", "losses", "metrics", "models", "schedule", "seeds", "stage"},
 }
 ALLOWED["cli_answers"] = {"commands.cache"}  # what the command line answers without a run
 ALLOWED["cli_explain"] = {"cli_answers"}
 ALLOWED["cli_class_change"] = {"cli_answers"}
 ALLOWED["cli_parser"] = {"cli_answers", "cli_class_change", "cli_explain"}
 ALLOWED["cli_commands"] = {"cli_answers", "cli_explain", "cli_parser", "commands"}
-ALLOWED["cli_names"] = {"callbacks", "data", "evals", "losses", "modules"}  # what a configuration may name
+ALLOWED["cli_names"] = {"callbacks", "data", "evals", "losses", "modules", "schedule"}  # what a configuration may name
 ALLOWED["cli_quiet"] = set()
 ALLOWED["cli_audit"] = {"callbacks", "cli_quiet", "commands"}
 ALLOWED["cli"] = {*ALLOWED}

@@ -24,8 +24,8 @@ from lit_align.evals.benchmark import ItemResult
 from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.losses.anchor import KLAnchor
 from lit_align.models.loading import LoRA, Weights
-from lit_align.modules.schedule import CosineSchedule
 from lit_align.modules.sft import SFTModule
+from lit_align.schedule import CosineSchedule
 from lit_align.tokenizer import load_tokenizer
 
 FULL_LR = 3e-3  # configs/quickstart.yaml

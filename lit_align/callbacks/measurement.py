@@ -17,8 +17,12 @@ from lit_align.evals.benchmark import Benchmark, ItemResult, check_scores
 from lit_align.evals.no_trace import preserved_rng
 from lit_align.models.policy import Policy
 
-Phase = Literal["before", "during", "after", "validate", "against", "selected"]
-"""When a measurement was made; ``selected`` is one on the questions that chose the checkpoint."""
+Phase = Literal["before", "during", "after", "validate", "against", "selected", "stage", "base"]
+"""When a measurement was made.
+
+``selected`` is one on the questions that chose the checkpoint, ``stage`` one at the end of a stage, ``base`` one of the
+bare base, for the gates of stages.
+"""
 
 Conditions = dict[str, dict[str, str | int]]
 """What must be the same for two measurements to be compared, by name of the benchmark."""
@@ -88,7 +92,7 @@ def refuse_trained_items(data: object, benchmarks: Sequence[Benchmark]) -> None:
 
     Args:
         data: The data module, set up; one without ``trained_groups`` and ``trained_questions`` holds no item of any
-            benchmark.
+            benchmark. One with ``keep_out`` does not know yet what it holds, and is told to pass over the items.
         benchmarks: What is to be run.
 
     Raises:
@@ -99,6 +103,9 @@ def refuse_trained_items(data: object, benchmarks: Sequence[Benchmark]) -> None:
     asked: frozenset[str] = getattr(data, "trained_questions", frozenset())
     for benchmark in benchmarks:
         benchmark.check()
+        if hasattr(data, "keep_out"):
+            data.keep_out(benchmark.groups(), map(question_hash, benchmark.published_questions()))
+            continue
         if both := sorted(trained & benchmark.groups()):
             split = ", ".join(f"`{key}` = {getattr(data, key, None)}" for key in ("val_fraction", "split_seed"))
             raise ValueError(

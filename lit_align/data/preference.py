@@ -157,12 +157,22 @@ class PreferenceDataModule(WindowDataModule):
         return PairTokenising(self.chat, self.lengths, self.window, self.token_budget, self.bad_rows, part, workshop)
 
     @property
+    def plan(self) -> GroupPlan:
+        """Groups of each window of the run, once the pairs are read."""
+        return self._plan
+
+    @property
+    def all_trees(self) -> tuple[Trees, Trees, Trees]:
+        """What is trained, replayed and held out, once the pairs are read."""
+        return self._trained, self._replayed, self._validation
+
+    @property
     def _plan(self) -> GroupPlan:
-        return GroupPlan(_counts(self._trained), self.window, self.seed, len(self._replayed), self.replay_share)
+        return GroupPlan(pair_counts(self._trained), self.window, self.seed, len(self._replayed), self.replay_share)
 
     @property
     def _validation_plan(self) -> GroupPlan:
-        return GroupPlan(_counts(self._validation), self.window, 0)
+        return GroupPlan(pair_counts(self._validation), self.window, 0)
 
     def identity(self) -> dict[str, str]:
         """Fingerprint of the tokens, and what decides which of them share a window."""
@@ -176,5 +186,6 @@ class PreferenceDataModule(WindowDataModule):
         }
 
 
-def _counts(trees: Trees) -> tuple[int, ...]:
+def pair_counts(trees: Trees) -> tuple[int, ...]:
+    """Pairs that each tree holds."""
     return tuple((trees.path_counts // 2).tolist())

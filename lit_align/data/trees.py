@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import overload
 
@@ -108,6 +109,45 @@ class GivenTrees(Trees):
         return self._trees[at]
 
 
+class StagedTrees(Trees):
+    """The trees of several stages, one after another; sources are named by stage, ``STAGE/SOURCE``.
+
+    Args:
+        stages: The trees of each stage, by its name.
+    """
+
+    def __init__(self, stages: Mapping[str, Trees]) -> None:
+        self._stages = stages
+        self._starts = np.array([0, *(len(trees) for trees in stages.values())], np.int64).cumsum()
+        none = np.zeros(0, np.int64)
+        self.sizes = np.concatenate([none, *(trees.sizes for trees in stages.values())])
+        self.path_counts = np.concatenate([none, *(trees.path_counts for trees in stages.values())])
+        firsts, known = [none], 0
+        for trees in stages.values():
+            firsts.append(trees.firsts + known)
+            known += int(trees.firsts.max(initial=-1)) + 1
+        self.firsts = np.concatenate(firsts)
+
+    def name(self, at: int) -> str:
+        """See :class:`Trees`."""
+        stage, own = self._place(at)
+        return self._stages[stage].name(own)
+
+    def source_names(self) -> tuple[str, ...]:
+        """See :class:`Trees`."""
+        return tuple(f"{stage}/{name}" for stage, trees in self._stages.items() for name in trees.source_names())
+
+    def _tree(self, at: int) -> Tree:
+        stage, own = self._place(at)
+        tree = self._stages[stage][own]
+        return replace(tree, paths=tuple(replace(path, source=f"{stage}/{path.source}") for path in tree.paths))
+
+    def _place(self, at: int) -> tuple[str, int]:
+        """The stage that a tree is of, and its number there."""
+        number = int(np.searchsorted(self._starts, at, side="right")) - 1
+        return list(self._stages)[number], at - int(self._starts[number])
+
+
 class ConversationTrees(Trees):
     """A tree for each conversation of an epoch.
 
@@ -133,7 +173,7 @@ class ConversationTrees(Trees):
 
     def name(self, at: int) -> str:
         """See :class:`Trees`."""
-        return self._examples.names[self._examples.order[at]]
+        return self._examples.names[int(self._examples.order[at])]
 
     def source_names(self) -> tuple[str, ...]:
         """See :class:`Trees`."""

@@ -1,25 +1,18 @@
-"""What all data modules of windows share: loaders, the forests tried at the start, the fingerprint of the data."""
+"""Windows of data that are all known before training: their plan, their fingerprint, and how they are prepared."""
 
 from __future__ import annotations
 
 import hashlib
-import signal
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from inspect import signature
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, ClassVar
 
-import lightning as L  # noqa: N812  the name that its users know
-import numpy as np
-import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
-from lit_align.data.chat import ChatFormat
+from lit_align.data.forest_module import ForestDataModule
 from lit_align.data.length_report import LengthReport
 from lit_align.data.lengths import Lengths
 from lit_align.data.packing import Plan, WindowSampler
@@ -30,21 +23,11 @@ from lit_align.data.prepared.examples import Examples
 from lit_align.data.prepared.prepared import Prepared
 from lit_align.data.trees import ConversationTrees, GivenTrees, Trees
 from lit_align.data.windows import Tree, WindowDataset
-from lit_align.forest import TokenForest, TokenPath, Window
+from lit_align.forest import TokenForest, Window
 from lit_align.types import ConversationSource
 
 # On what is prepared; the tokenizer of the base is looked into.
 _WITHOUT_EFFECT = {"base", "window", "token_budget", "replay_share", "seed", "workers", "processes", "cache"}
-
-
-def _as_it_is(window: Any) -> Any:
-    return window
-
-
-def _leave_interrupts_to_the_trainer(worker: int) -> None:
-    # A terminal sends Ctrl-C to all processes; the window that is being computed needs its workers to the end.
-    del worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def refuse_mixture(window: int, val_fraction: float, replay: Sequence[ConversationSource], replay_share: float) -> None:
@@ -73,18 +56,14 @@ def refuse_mixture(window: int, val_fraction: float, replay: Sequence[Conversati
         )
 
 
-class WindowDataModule(L.LightningDataModule, ABC):
-    """Windows of token forests; a subclass says how its data are prepared and names the plan of its windows.
+class PlannedDataModule(ForestDataModule):
+    """Windows of trees that are all known, by a plan; with a fingerprint of the tokens.
 
     Args:
         token_budget: Tokens a forest (one forward and backward pass), > 0.
         workers: Processes that build forests ahead, >= 0.
-        processes: Processes that tokenise, >= 1; None for one, and all processors for many examples.
-        cache: Folder in which prepared data are kept for later runs; None keeps none.
 
     Attributes:
-        holds: What the examples are, ``conversations`` or ``pairs``; a model trains on one of them.
-        chat: The chat format, once the data are set up.
         reports: What became of the rows of ``training``, ``validation`` and ``replay``, once they are set up.
         trained_groups: Groups on the training side of the split, once they are.
         trained_questions: What these and the replayed conversations open with.
@@ -93,22 +72,9 @@ class WindowDataModule(L.LightningDataModule, ABC):
         ValueError: A value is out of its range.
     """
 
-    holds: ClassVar[str]
-    chat: ChatFormat
-    lengths: Lengths
-
-    def __init__(self, token_budget: int, workers: int, processes: int | None, cache: str | None) -> None:
-        super().__init__()
-        if token_budget <= 0:
-            raise ValueError(f"`data.token_budget` must be > 0, got {token_budget}")
-        if workers < 0:
-            raise ValueError(f"`data.workers` must be >= 0, got {workers}")
-        if processes is not None and processes < 1:
-            raise ValueError(f"`data.processes` must be >= 1, or null, got {processes}")
-        self.token_budget, self.workers, self.processes, self.cache = token_budget, workers, processes, cache
-        self._trained: Trees = GivenTrees([])
+    def __init__(self, token_budget: int, workers: int) -> None:
+        super().__init__(token_budget, workers)
         self._replayed: Trees = GivenTrees([])
-        self._validation: Trees = GivenTrees([])
         self.reports: Mapping[str, LengthReport] = {}
         self.trained_groups: frozenset[str] = frozenset()
         self.trained_questions: frozenset[str] = frozenset()
@@ -125,6 +91,76 @@ class WindowDataModule(L.LightningDataModule, ABC):
             window: Its number, from 0.
         """
         return WindowDataset(self._trained, self._replayed, self._plan, self.token_budget, 0, 1).packed(window)
+
+    @property
+    @abstractmethod
+    def _plan(self) -> Plan:
+        """Members of each window of the run."""
+
+    @cached_property
+    def source_names(self) -> tuple[str, ...]:
+        """Names of the sources of all examples, in the order of their first ones; the same on all ranks."""
+        return tuple(dict.fromkeys([*self._trained.source_names(), *self._validation.source_names()]))
+
+    @property
+    def windows_per_epoch(self) -> int:
+        """See :class:`~lit_align.data.forest_module.ForestDataModule`."""
+        return self._plan.windows_per_epoch
+
+    def train_dataloader(self) -> DataLoader[Window]:
+        """Windows of this rank, from the position at which the run stands."""
+        assert self.trainer is not None
+        trainer = self.trainer
+        sampler = WindowSampler(self.windows_per_epoch, lambda: trainer.global_step)
+        return self._loader(self._dataset(self._trained, self._replayed, self._plan), sampler)
+
+    def training_windows(self) -> Iterator[Window]:
+        """See :class:`~lit_align.data.forest_module.ForestDataModule`."""
+        dataset = self._dataset(self._trained, self._replayed, self._plan)
+        return (dataset[window] for window in range(self.windows_per_epoch))
+
+    def largest_forest(self) -> TokenForest:
+        """A forest no smaller than any that packing makes: the longest trees, up to the budget."""
+        plan = self._plan
+        # A window may replay a conversation more than once.
+        replayed = islice(cycle(self._replayed.largest(plan.most_replayed)), plan.most_replayed)
+        pool = GivenTrees([*self._trained.largest(plan.most_trained), *replayed])
+        return self._filled(pool.largest(len(pool)))
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        # Once a run: each checkpoint asks for it, and the tokens of a large set take seconds to hash.
+        digest = hashlib.sha256()
+        for trees in (self._trained, self._replayed):
+            digest.update(f"{len(trees)} conversations\n".encode())
+            for tree in trees:
+                # The lengths come first: without them two divisions of the same tokens would have one hash.
+                digest.update(f"{[len(path.tokens) for path in tree.paths]} {tree.group}\n".encode())
+                for path in tree.paths:
+                    digest.update(path.tokens.tobytes() + path.classes.tobytes())
+        return digest.hexdigest()[:16]
+
+
+class WindowDataModule(PlannedDataModule):
+    """A subclass says how its data are prepared and names the plan of its windows.
+
+    Args:
+        token_budget: Tokens a forest (one forward and backward pass), > 0.
+        workers: Processes that build forests ahead, >= 0.
+        processes: Processes that tokenise, >= 1; None for one, and all processors for many examples.
+        cache: Folder in which prepared data are kept for later runs; None keeps none.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    lengths: Lengths
+
+    def __init__(self, token_budget: int, workers: int, processes: int | None, cache: str | None) -> None:
+        super().__init__(token_budget, workers)
+        if processes is not None and processes < 1:
+            raise ValueError(f"`data.processes` must be >= 1, or null, got {processes}")
+        self.processes, self.cache = processes, cache
 
     def _prepared(self) -> Prepared:
         """The data: prepared now, or by an earlier run."""
@@ -158,105 +194,3 @@ class WindowDataModule(L.LightningDataModule, ABC):
             self._validation = trees(found["validation"])
         if "replay" in found:
             self._replayed = ConversationTrees(found["replay"], self.token_budget)
-
-    @property
-    @abstractmethod
-    def _plan(self) -> Plan:
-        """Members of each window of the run."""
-
-    @property
-    @abstractmethod
-    def _validation_plan(self) -> Plan:
-        """Members of each window of the validation set."""
-
-    @cached_property
-    def source_names(self) -> tuple[str, ...]:
-        """Names of the sources of all examples, in the order of their first ones; the same on all ranks."""
-        return tuple(dict.fromkeys([*self._trained.source_names(), *self._validation.source_names()]))
-
-    @property
-    def windows_per_epoch(self) -> int:
-        """Optimizer steps of one pass over the data."""
-        return self._plan.windows_per_epoch
-
-    def train_dataloader(self) -> DataLoader[Window]:
-        """Windows of this rank, from the position at which the run stands."""
-        assert self.trainer is not None
-        trainer = self.trainer
-        sampler = WindowSampler(self.windows_per_epoch, lambda: trainer.global_step)
-        return self._loader(self._dataset(self._trained, self._replayed, self._plan), sampler)
-
-    def training_windows(self) -> Iterator[Window]:
-        """This rank's part of each training window of the first epoch, in their order; each is built when asked for."""
-        dataset = self._dataset(self._trained, self._replayed, self._plan)
-        return (dataset[window] for window in range(self.windows_per_epoch))
-
-    def val_dataloader(self) -> DataLoader[Window] | list[DataLoader[Window]]:
-        """Windows of the validation data, in a fixed order; none without validation data.
-
-        Raises:
-            ValueError: ``trainer.validate`` without validation data: Lightning would pass over everything, benchmarks
-                too, and end as if all were well.
-        """
-        if not self._validation:
-            if self.trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING:
-                raise ValueError(
-                    "`validate` needs validation data, and there are none: set `data.val_fraction` or name "
-                    "`data.val_sources`"
-                )
-            return []
-        return self._loader(self._dataset(self._validation, GivenTrees([]), self._validation_plan), None)
-
-    def _dataset(self, trained: Trees, replayed: Trees, plan: Plan) -> WindowDataset:
-        trainer = self.trainer
-        assert trainer is not None
-        return WindowDataset(trained, replayed, plan, self.token_budget, trainer.global_rank, trainer.world_size)
-
-    def _loader(self, dataset: WindowDataset, sampler: WindowSampler | None) -> DataLoader[Window]:
-        # A generator of its own: a loader otherwise draws from the global random numbers each time it is opened.
-        generator = torch.Generator()
-        return DataLoader(
-            dataset, None, sampler=sampler, num_workers=self.workers, collate_fn=_as_it_is, generator=generator,
-            worker_init_fn=_leave_interrupts_to_the_trainer,
-        )  # fmt: skip
-
-    def largest_forest(self) -> TokenForest:
-        """A forest no smaller than any that packing makes: the longest trees, up to the budget.
-
-        Where the next one does not fit, others might fill the rest of the budget to the last token; it is filled with
-        repeated tokens, in place of a search for them.
-        """
-        plan = self._plan
-        # A window may replay a conversation more than once.
-        replayed = islice(cycle(self._replayed.largest(plan.most_replayed)), plan.most_replayed)
-        pool = GivenTrees([*self._trained.largest(plan.most_trained), *replayed])
-        groups: list[tuple[TokenPath, ...]] = []
-        room = self.token_budget
-        for tree in pool.largest(len(pool)):
-            if tree.size > room:
-                path = max(tree.paths, key=lambda path: len(path.tokens))
-                rest = replace(path, tokens=np.resize(path.tokens, room), classes=np.resize(path.classes, room))
-                # As many examples as in the tree: those of a preference forest come in twos.
-                groups += [(rest,) * len(tree.paths)] if room else []
-                break
-            groups.append(tree.paths)
-            room -= tree.size
-        # As in a window: what is replayed stands last.
-        return TokenForest.build(sorted(groups, key=lambda paths: paths[0].weight == 0))
-
-    def probe_forest(self) -> TokenForest:
-        """The two shortest trees, of several paths if there are any; one group, so that there is a branch to check."""
-        return TokenForest.build([[path for tree in self._trained.smallest_to_share(2) for path in tree.paths]])
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        # Once a run: each checkpoint asks for it, and the tokens of a large set take seconds to hash.
-        digest = hashlib.sha256()
-        for trees in (self._trained, self._replayed):
-            digest.update(f"{len(trees)} conversations\n".encode())
-            for tree in trees:
-                # The lengths come first: without them two divisions of the same tokens would have one hash.
-                digest.update(f"{[len(path.tokens) for path in tree.paths]} {tree.group}\n".encode())
-                for path in tree.paths:
-                    digest.update(path.tokens.tobytes() + path.classes.tobytes())
-        return digest.hexdigest()[:16]

@@ -15,9 +15,9 @@ from lit_align.modules.base import AlignModule
 from lit_align.modules.comparison import Comparison, reference_hidden, score_forest
 from lit_align.modules.optimizer import OptimizerFactory
 from lit_align.modules.resume import Identity
-from lit_align.modules.schedule import Schedule
 from lit_align.modules.source_metrics import source_metrics, source_sums
 from lit_align.ops.frozen_head import score_tokens
+from lit_align.schedule import Schedule
 
 
 class SFTModule(AlignModule):
@@ -120,9 +120,9 @@ class SFTModule(AlignModule):
     @torch.no_grad()
     def validation_sums(self, forest: TokenForest) -> Tensor:
         """Tokens, NLL, KL in both directions, entropy and hits; those of ``source_metrics.py``."""
-        seen = reference_hidden(self.policy, forest, self.reference)[forest.pair_rows]
+        seen = reference_hidden(self.policy, forest, self.reference)
         scores = score_tokens(
-            self.policy.hidden(forest)[forest.pair_rows],
+            self.policy.hidden(forest, forest.pair_rows),
             self.policy.head,
             forest.pair_tokens,
             reference_hidden=seen,
