@@ -122,19 +122,20 @@ def test_an_adapter_below_that_was_moved_may_be_the_one_that_is_named(
 
 
 def test_a_stage_needs_the_stages_below_it(adapters: list[Path]) -> None:
-    folder = run("staged", adapters[1], None, adapter_a=adapters[0], adapter_b=adapters[1])
+    folder = run("staged", adapters[1], None, adapter_a=adapters[0], adapter_b=adapters[1], adapter_c=adapters[2])
     stages = [
         {"adapter": "adapter-a", "below": [], "policy": ["adapter-a"]},
         {"adapter": "adapter-b", "below": ["adapter-a"], "policy": ["adapter-a", "adapter-b"]},
     ]
     (folder / "stages.json").write_text(json.dumps({"start": [], "stages": stages}), encoding="utf-8")
-    a, b, last = (str(folder / name) for name in ("adapter-a", "adapter-b", "adapter"))
+    a, b, c, last = (str(folder / name) for name in ("adapter-a", "adapter-b", "adapter-c", "adapter"))
     assert len(trained_model([a], "", None, None).folders) == 1
-    assert trained_model([a, b], "", None, None).weights == Weights("float32", "nf4")
-    with pytest.raises(ValueError, match="was trained on top of adapter-a"):
-        trained_model([b], "", None, None)
-    with pytest.raises(ValueError, match=r"run with stages.*must name .*adapter-a, .*adapter-b"):
-        trained_model([a, last], "", None, None)
+    for top in (b, last):  # the same one
+        assert trained_model([a, top], "", None, None).weights == Weights("float32", "nf4")
+        with pytest.raises(ValueError, match="was trained on top of adapter-a"):
+            trained_model([top], "", None, None)
+    with pytest.raises(ValueError, match=r"what none of them ended with: .* name .*adapter-a, .*adapter-b"):
+        trained_model([a, c], "", None, None)
 
 
 def test_a_broken_config_of_the_run_is_named(adapters: list[Path]) -> None:
