@@ -203,13 +203,14 @@ def test_the_measured_drift_is_that_of_a_naive_count(
     assert drift.same_token.mean == pytest.approx(sum(same) / len(same))
 
 
-def test_answers_that_are_not_the_same_are_counted(adapters: list[str]) -> None:
-    model = trained_model(adapters, "tiny-qwen3", FP32, None)
+def test_answers_that_are_not_the_same_are_counted(tmp_path: Path) -> None:
+    strong = [save_adapter(tmp_path / "strong", 3, std=0.12)]
+    model = trained_model(strong, "tiny-qwen3", FP32, None)
     tokenizer = load_tokenizer("tiny-qwen3")
     prompts = [tuple(one["input_ids"][0].tolist()) for one in rendered()]
     asked = Asked(prompts, 12, end_of_turn_ids(tokenizer), 3, torch.device("cpu"))
     base = plain_base("tiny-qwen3", FP32)
-    pairs = list(zip(generated(trained(adapters), tokenizer), generated(base, tokenizer), strict=True))
+    pairs = list(zip(generated(trained(strong), tokenizer), generated(base, tokenizer), strict=True))
     same = sum(one == other for one, other in pairs) / len(pairs)
     assert same < 1
     found = trained_answers(model, asked).compare(base)
