@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from lit_align.data.window_module import WindowDataModule
+from lit_align.data.window_module import PlannedDataModule
 from lit_align.forest import TokenClass, TokenPath
 
 if TYPE_CHECKING:
@@ -64,20 +64,22 @@ class Text:
         return "\n".join((*self.turns, self.answers[0]))
 
 
-def examples(data: WindowDataModule) -> Iterator[Example]:
+def examples(data: PlannedDataModule) -> Iterator[Example]:
     """All examples of a data module, each once, also where a mix repeats it.
 
     Args:
         data: A data module that is set up.
     """
     for part, trees in data.parts.items():
-        together = 2 if data.holds == "pairs" and part != "replay" else 1
+        # Beside those that are replayed, a path that weighs nothing is there for comparison: no example of its own.
+        own = part != "replay"
+        together = 2 if data.holds == "pairs" and own else 1
         seen: set[tuple[str, str]] = set()
         for tree in trees:
             for start in range(0, len(tree.paths), together):
                 paths = tree.paths[start : start + together]
                 first = paths[0]
-                if (first.source, first.example) not in seen:
+                if (first.weight or not own) and (first.source, first.example) not in seen:
                     seen.add((first.source, first.example))
                     name = first.example.removesuffix(" chosen") if together == 2 else first.example
                     yield Example(part, first.source, name, tree.group or tree.name, paths)
