@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lit_align.models.adapter_sum import Factors
+from lit_align.models.lean_lora import use_lean_forward
 from lit_align.models.loading import LoRA, add_lora, empty_base, quiet_peft
 from lit_align.tokenizer import PACKAGE_PREFIX, path_in_package
 
@@ -175,6 +176,7 @@ class AdapterFolder:
                 model.add_adapter(name, config)
         except ValueError as error:  # none of its layers is there
             raise self._misfit(str(error)) from error
+        use_lean_forward(model)  # of layers that no earlier adapter was on, too
         self._refuse_misfit(model, name, tensors)
 
     def _refuse_misfit(self, model: PeftModel, name: str, tensors: Mapping[str, Tensor]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lit_align.models.lean_lora import use_lean_forward
 from lit_align.models.loading import LoRA, lora_config, quiet_peft
 from lit_align.models.reference.adapters import (
     LIVE,
@@ -116,6 +117,7 @@ def _replace_live(policy: Policy, below: Sequence[str], config: PeftConfig) -> N
 def _add(policy: Policy, name: str, config: PeftConfig) -> None:
     with quiet_peft():
         policy.peft.add_adapter(name, config)
+    use_lean_forward(policy.peft)  # of layers that no earlier adapter was on, too
 
 
 def _config(plain: Mapping[str, Any]) -> PeftConfig:

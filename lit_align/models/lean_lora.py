@@ -29,7 +29,7 @@ def use_lean_forward(model: nn.Module) -> None:
     base is trained, merged or switched-off adapters, variants such as DoRA, adapters with a bias.
 
     Args:
-        model: Holds PEFT layers. One that is added later has PEFT's forward pass.
+        model: Holds PEFT layers. One that is added later has PEFT's forward pass until this is called again.
     """
     from peft.tuners.lora import Linear
 

@@ -52,7 +52,7 @@ def estimate_memory(
     bytes: the two norms' inputs in fp32 and their outputs, queries, keys and values with the attended values, the MLP's
     gate, activated gate and other branch; :math:`n = q + k` where the layer normalises queries and keys; :math:`i_a`
     what an adapter keeps beside these (the numbers between its two factors; the input of the attention's output and of
-    the MLP's last layer; where the base is bf16 an fp32 copy of each input; with dropout what is left of it); and
+    the MLP's last layer; where the base is in 4 bit an fp32 copy of each input; with dropout what is left of it); and
     :math:`K` keys that side branches of the forest are given once more (:math:`k'` is k, on CUDA q, where keys are
     widened to all heads). With activation checkpointing :math:`L T h s` and one layer. On top come three times the
     widest activation of a layer, the final hidden states, and three times a chunk of the head's logits (at most 64 MiB
@@ -84,7 +84,9 @@ def estimate_memory(
     parameters = sum(one.numel() for one in model.parameters())
     quantised = sum(one.weight.numel() for one in linears.values()) if weights.quantization == "nf4" else 0
     of_first = [(name, one) for name, one in adapted.items() if ".0." in f".{name}."]
-    layer = _layer_bytes(sizes, of_first, lora, forest, each, cuda)
+    # PEFT's own forward pass, which 4-bit layers keep, casts each input to the adapter's number format.
+    casts = 4 if weights.quantization == "nf4" else 0
+    layer = _layer_bytes(sizes, of_first, lora, forest, each, casts, cuda)
     rows = len(forest)
     kept = sizes.layers * rows * sizes.hidden * each + layer if checkpointing else sizes.layers * layer
     passing = _TEMPORARIES * max(sizes.mlp, sizes.queries, sizes.hidden) + 2 * sizes.hidden
@@ -119,14 +121,20 @@ class _Sizes:
 
 
 def _layer_bytes(
-    sizes: _Sizes, adapted: list[tuple[str, nn.Linear]], lora: LoRA, forest: TokenForest, each: int, cuda: bool
+    sizes: _Sizes,
+    adapted: list[tuple[str, nn.Linear]],
+    lora: LoRA,
+    forest: TokenForest,
+    each: int,
+    casts: int,
+    cuda: bool,
 ) -> int:
     """What one layer keeps for the backward pass; ``adapted`` are its own adapted linear layers."""
     row = 2 * 4 * sizes.hidden + each * (2 * sizes.hidden + 2 * sizes.queries + 2 * sizes.keys + 3 * sizes.mlp)
     row += 4 * (sizes.queries + sizes.keys) if sizes.query_norm else 0
     for name, linear in adapted:
         row += 0 if name.endswith(_AFTER_NORM) else each * linear.in_features
-        row += 4 * linear.in_features if each < 4 else 0
+        row += casts * linear.in_features
         # With dropout: what is left of the input, and which of it was dropped.
         row += 4 * lora.rank + (5 * linear.in_features if lora.dropout else 0)
     runs = [run for call in plan_attention(forest) if len(call.keys) > 1 for run in call.keys]

@@ -244,5 +244,5 @@ def test_a_policy_that_does_not_start_as_the_frozen_adapter_is_refused(init: Any
     module = a_module(FrozenAdapterReference(EARLIER, init=init))
     module.configure_model()
     harm(module.policy)
-    with pytest.raises(RuntimeError, match="the adapter does not start as the reference, or something else drops out"):
+    with pytest.raises(RuntimeError, match="the adapter does not start as that, or something else drops out"):
         fit(module, 1)

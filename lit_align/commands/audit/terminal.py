@@ -85,7 +85,7 @@ def cell_text(cell: Cell, column: str) -> str:
 
     Example:
         >>> cell_text(0.25, "cut, share"), cell_text(12345, "n"), cell_text((0, 1, 4, 8), "1, 2, 4, …")
-        ('25.0%', '12,345', '_.-#')
+        ('25.0%', '12,345', '_.=#')
     """
     if cell is None:
         return ""
