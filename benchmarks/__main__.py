@@ -9,6 +9,7 @@ COMMANDS = {
     "evaluation": "batched answers beside one by one, TAT-QA with its tables computed once beside each prompt alone",
     "false-alarms": "how often the base, sampled twice, seems to differ from itself",
     "forgetting": "skill gained against skill lost: anchor, lower learning rate, replay",
+    "instruction-rows": "as many instruction rows as Finance-Instruct has, prepared cold and from the cache",
     "smollm2": "the T-Wix recipe on a real model, with and without the anchor: NLL and KL on held-out rows",
     "reddit-pairs": "a Reddit file of the real size made into pairs: time and memory",
     "reward-model": "a reward model trained on preference pairs, scored and calibrated as any other",
@@ -54,6 +55,10 @@ def main(words: list[str]) -> None:
         from benchmarks.forgetting import command as forgetting
 
         forgetting.main(rest)
+    elif name == "instruction-rows":
+        from benchmarks import instruction_rows
+
+        instruction_rows.main(rest)
     elif name == "smollm2":
         from benchmarks import smollm2
 

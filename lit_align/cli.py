@@ -5,14 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-import warnings
-from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -25,16 +22,22 @@ from lit_align.callbacks.checkpoint import WindowCheckpoint
 from lit_align.callbacks.displacement_guard import DisplacementGuard
 from lit_align.callbacks.early_stopping import MTBenchEarlyStopping
 from lit_align.callbacks.finished_adapter import FinishedAdapter
+from lit_align.callbacks.measured import benchmarks_of
 from lit_align.callbacks.measurement import refuse_trained_items
 from lit_align.callbacks.progress import WindowProgress
 from lit_align.callbacks.run_record import RunRecord
+from lit_align.callbacks.stages import StageTransition, refuse_other_stages
 from lit_align.checkpoint import AdapterCheckpointIO
 from lit_align.cli_answers import complain, quick_answer, read_given, refuse_link_target
+from lit_align.cli_audit import run_audit
 from lit_align.cli_class_change import class_changes
 from lit_align.cli_commands import COMMAND_CLASSES, run_command
 from lit_align.cli_explain import refusal
 from lit_align.cli_parser import AlignParser, RefusedSettingsError
-from lit_align.evals.benchmark import Benchmark
+from lit_align.cli_quiet import quiet_libraries
+from lit_align.data.audit.settings import AuditSettings
+from lit_align.data.audit.start import refuse_unsound
+from lit_align.data.window_module import WindowDataModule
 from lit_align.fit_loop import EndingFitLoop
 from lit_align.models.adapter_switch import AdapterSwitch
 from lit_align.modules.base import AlignModule
@@ -80,6 +83,7 @@ class AlignCLI(LightningCLI):
             help="Threads of one CPU operation; 0 leaves it to torch. For tiny models 1 is fastest.",
         )  # fmt: skip
         parser.add_lightning_class_args(WindowCheckpoint, "checkpoint")
+        parser.add_class_arguments(AuditSettings, "audit")
         parser.link_arguments("model.init_args.base", "data.init_args.base")
 
     def _parse_ckpt_path(self) -> None:
@@ -103,6 +107,7 @@ class AlignCLI(LightningCLI):
             super().instantiate_classes()
             refuse_trainer_settings(self.trainer)
             refuse_other_data(self.model, self.datamodule)
+            refuse_other_stages(self.trainer, self.model, self.datamodule)
         except (ValueError, MisconfigurationException) as error:
             raise RefusedSettingsError(refusal(error, read_given(sys.argv[1:]))) from error
 
@@ -116,7 +121,7 @@ class AlignCLI(LightningCLI):
     def after_fit(self) -> None:
         """End with the reason of a run that was stopped before its time."""
         for one in self._callbacks:
-            if isinstance(one, DisplacementGuard | MTBenchEarlyStopping) and one.stopped:
+            if isinstance(one, DisplacementGuard | MTBenchEarlyStopping | StageTransition) and one.stopped:
                 logger.warning(one.stopped)
 
     def before_validate(self) -> None:
@@ -146,11 +151,6 @@ class AlignCLI(LightningCLI):
     def _callbacks(self) -> list[Any]:
         return cast("list[Any]", self.trainer.callbacks)  # type: ignore[attr-defined]
 
-    @property
-    def _benchmarks(self) -> list[Benchmark]:
-        evaluated = chain(*(one.benchmarks for one in self._callbacks if isinstance(one, BenchmarkEvaluation)))
-        return [*evaluated, *(one.benchmark for one in self._callbacks if isinstance(one, MTBenchEarlyStopping))]
-
     def _refuse_misfit(self, switch: AdapterSwitch) -> None:
         if isinstance(self.model, AlignModule):
             switch.check(self.model.base, self.model.lora)
@@ -165,11 +165,13 @@ class AlignCLI(LightningCLI):
                 if isinstance(one, MTBenchEarlyStopping) and one.state_key in saved:
                     # Lightning does so for a fit alone; the table marks the questions that chose.
                     one.load_state_dict(saved[one.state_key])
-        for benchmark in self._benchmarks:
+        for benchmark in benchmarks_of(self._callbacks):
             benchmark.check()
         self.datamodule.prepare_data()
         self.datamodule.setup(stage)
-        refuse_trained_items(self.datamodule, self._benchmarks)
+        if stage == "fit" and isinstance(self.datamodule, WindowDataModule):
+            refuse_unsound(self.datamodule, self._get(self.config_init, "audit"))
+        refuse_trained_items(self.datamodule, benchmarks_of(self._callbacks))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add atomic checkpoints, and the two loggers of the run's folder unless others are asked for."""
@@ -189,48 +191,30 @@ class AlignCLI(LightningCLI):
         return trainer
 
 
+class AuditCLI(AlignCLI):
+    """Takes what ``fit`` takes, and builds neither a trainer nor a model with weights."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Those of ``fit``, and the folder of the report."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--out", type=str, default="", help="Folder of the report; lightning_logs/audit/NAME.")
+        for key in ("ckpt_path", "against"):  # may stand in a file of another command
+            parser.add_argument(f"--{key}", type=str, default=None, help="Not used here.")
+
+    def instantiate_classes(self) -> None:
+        """Build all but the trainer."""
+        try:
+            self.config_init = self.parser.instantiate_classes(self.config)
+            refuse_other_data(self.config_init["model"], self.config_init["data"])
+        except (ValueError, MisconfigurationException) as error:
+            raise RefusedSettingsError(refusal(error, read_given(sys.argv[1:]))) from error
+
+
 _PACKAGE = str(Path(__file__).parent)
 
 
 def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [] if value is None else [value]
-
-
-def _quiet_libraries() -> None:
-    """Keep our lines on the terminal, and drop those of libraries that a user can do nothing about."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # "GPU available", tips for services, "Seed set to": said through a logger of its own.
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric.utilities.rank_zero").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # a 4-bit kernel that it can do without
-    own = logging.getLogger("lit_align")
-    own.setLevel(logging.INFO if getattr(rank_zero_only, "rank", 0) == 0 else logging.ERROR)
-    handler = logging.StreamHandler(sys.stderr)  # a new one, since a caller may have put another stream there
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    own.handlers = [handler]
-    for message, reason in _HARMLESS.items():
-        del reason
-        warnings.filterwarnings("ignore", message=message)
-
-
-_HARMLESS = {
-    r"\s*By default only one JsonargparseDeprecationWarning": "Lightning 2.6 calls jsonargparse by names of old",
-    r"\s*``instantiate_classes`` was deprecated": "the same",
-    r"\s*skip_none parameter was deprecated": "the same",
-    r"\s*Config file paths as ``Path`` objects": "the same",
-    r".*isinstance\(treespec, LeafSpec\)": "Lightning 2.6 uses a name that torch 2.13 has deprecated",
-    r".*module\(s\) in eval mode at the start of training": "the frozen base is meant to be",
-    r".*does not have many workers": "forests are built from tokens in memory; workers are an option of ours",
-    r".*dataloader is\s+not resumable": "the sampler takes its position from the trainer's own count",
-    r".*is smaller than the logging interval": "short runs are fine",
-    r"Checkpoint directory .* exists and is not empty": "a resumed run writes into a new version",
-    r".*lr_scheduler\.step\(\)` before `optimizer\.step": "the optimizer steps behind Lightning's wrapper",
-    r"Experiment logs directory .* exists and is not empty": "both loggers share the run's folder; versions are fresh",
-    r"Total length of `list` across ranks is zero": "no validation data were asked for",
-    r".*does not support .*gemm_4bit": "bitsandbytes on CPU falls back to its plain kernel",
-}
 
 
 def main(args: ArgsType = None) -> int:
@@ -247,7 +231,7 @@ def main(args: ArgsType = None) -> int:
     words = [word for word in words if word != "--traceback"]
     if (status := quick_answer(words)) is not None:
         return status
-    _quiet_libraries()
+    quiet_libraries()
     try:
         try:
             given = read_given(words)
@@ -256,6 +240,8 @@ def main(args: ArgsType = None) -> int:
                 change.refuse_if_unclear()
         except (ValueError, FileNotFoundError) as error:
             raise RefusedSettingsError(str(error)) from error
+        if words[0] == "audit":
+            return run_audit(_built(AuditCLI, words[1:], run=False).config_init)
         (run_command if words[0] in COMMAND_CLASSES else _run)(words)
     except RefusedSettingsError as error:
         if show_traceback:
@@ -275,8 +261,15 @@ def main(args: ArgsType = None) -> int:
 
 
 def _run(words: list[str]) -> None:
+    _built(AlignCLI, words, run=True)
+
+
+_CLI = TypeVar("_CLI", bound=AlignCLI)
+
+
+def _built(command: type[_CLI], words: list[str], run: bool) -> _CLI:
     sys.argv[1:] = words  # Lightning's subprocess launcher starts the other ranks with these
-    AlignCLI(
+    return command(
         LightningModule,
         LightningDataModule,
         subclass_mode_model=True,
@@ -286,6 +279,7 @@ def _run(words: list[str]) -> None:
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
         seed_everything_default=0,
+        run=run,
         trainer_defaults={
             "use_distributed_sampler": False,
             "num_sanity_val_steps": 0,

@@ -13,6 +13,7 @@ from typing import Any
 COMMANDS = {
     "fit": "train, and measure before and after",
     "validate": "measure the validation data and the benchmarks",
+    "audit": "what training would see of the data, without training: what is wrong with them",
     "sample": "completions of the base or an adapter for the prompts of a source, into a file",
     "calibrate": "place a reward model's rewards on the scale of 1 to 10, by answers of known quality",
     "cache": "show or remove the log-probs that references have on disk",
@@ -157,7 +158,7 @@ def _read_config(name: str) -> dict[str, Any]:
 
 def _flat(file: str, path: str, value: Any) -> Iterator[Given]:
     path = re.sub(r"(^|\.)init_args(?=\.|$)", "", path).removeprefix(".")
-    path = re.sub(rf"^({'|'.join(COMMANDS)})(\.|$)", "", path)
+    path = re.sub(r"^(fit|validate)(\.|$)", "", path)  # a file may hold their keys below the command's name
     if isinstance(value, str) and (path in {"model", "data"} or value.endswith((".yaml", ".yml"))):
         # A file in place of the values; one that is named in a file lies beside it.
         inner = next((one for one in (str(Path(file).parent / value), value) if Path(one).is_file()), "")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from lit_align.callbacks.benchmark import BenchmarkEvaluation
 from lit_align.callbacks.displacement_guard import DisplacementGuard
 from lit_align.callbacks.early_stopping import MTBenchEarlyStopping
+from lit_align.callbacks.stages import StageTransition
 from lit_align.data.preference import PreferenceDataModule
 from lit_align.data.sft import SFTDataModule
 from lit_align.data.sources.decontaminated import DecontaminatedConversations, DecontaminatedPairs
+from lit_align.data.sources.ending_pairs import EndingPairs
 from lit_align.data.sources.finance_instruct import FinanceInstruct
 from lit_align.data.sources.finance_instruct_pairs import FinanceInstructPairs
 from lit_align.data.sources.messages_file import MessagesFile
@@ -29,6 +31,7 @@ from lit_align.data.sources.tat_qa.source import TATQA
 from lit_align.data.sources.tat_qa.symmetric import SymmetricNegatives
 from lit_align.data.sources.unpaired_pairs import UnpairedPairs
 from lit_align.data.sources.unpaired_preference_file import UnpairedPreferenceFile
+from lit_align.data.staged import StagedPreferences
 from lit_align.data.unpaired import UnpairedDataModule
 from lit_align.evals.drift import DriftBenchmark
 from lit_align.evals.exact_match import ExactMatchBenchmark
@@ -51,19 +54,19 @@ from lit_align.losses.unpaired import UnpairedLoss
 from lit_align.modules.dpo import DPOModule
 from lit_align.modules.kto import KTOModule
 from lit_align.modules.optimizer import AdamW8bit
-from lit_align.modules.schedule import CosineSchedule
 from lit_align.modules.sft import SFTModule
+from lit_align.schedule import CosineSchedule
 
 # Imported so that configurations may use short names: of these and of all classes that their files define.
 SHORT_NAMES = (
     AdamW8bit, BenchmarkEvaluation, BestOfSamples, CalibratedMap, CosineSchedule, DecontaminatedConversations,
-    DecontaminatedPairs, DisplacementGuard, DPOModule, DriftBenchmark, EndpointJudge, ExactMatchBenchmark,
+    DecontaminatedPairs, DisplacementGuard, DPOModule, DriftBenchmark, EndingPairs, EndpointJudge, ExactMatchBenchmark,
     FinanceInstruct, FinanceInstructBenchmark, FinanceInstructPairs, InstructionBenchmark, KTOModule, LegacyMap,
     MessagesFile, MTBenchBenchmark, MTBenchEarlyStopping, NamedConversations, NamedPairs, NamedRated, OrcaDPO,
     PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark,
     PreferredAnswers, PromptCompletionFile, RatedFile, RatedSamples, RecipeRedditPairs, RedditFinance,
     RedditFinancePairs, RedditReplyBenchmark, ReferenceScorer, RejectedSamples, ReverseKL, RewardModelScorer,
     RightAndWrong, SampledNegatives, ScalePairs, ScoredAnswersBenchmark, SFTDataModule, SFTModule, SkillPairs,
-    SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix, UnpairedDataModule, UnpairedLoss,
-    UnpairedPairs, UnpairedPreferenceFile,
+    StagedPreferences, StageTransition, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
+    UnpairedDataModule, UnpairedLoss, UnpairedPairs, UnpairedPreferenceFile,
 )  # fmt: skip

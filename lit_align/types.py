@@ -1,11 +1,11 @@
-"""Records that the floors exchange: conversations, pairs, rated answers, questions, prompts, and their sources."""
+"""Records that the floors exchange: conversations, preference pairs, questions, prompts, and where they come from."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[str, ...] = get_args(Role)
@@ -64,25 +64,23 @@ class PreferencePair:
     group: str = ""
 
 
-@dataclass(frozen=True)
-class RatedAnswer:
-    """A prompt with one answer that is good or bad: unpaired preference data, as KTO takes them.
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What is held in memory of a record whose texts are not: enough to split, draw and mix it.
 
     Attributes:
-        prompt: The turns that the answer follows; the last one is the user's.
-        completion: The answer.
-        desirable: Whether it is a good one.
-        id: Unique within its source.
-        source: Name of the source, for reports.
-        group: As of a :class:`PreferencePair`. Empty means that the answer shares with those to its prompt alone.
+        place: Its number among the records that were read.
+        source: Name of the source, as in the record.
+        name: What a split never parts: its group, or the hash of what stands alone
+            (:func:`lit_align.data.mixture.group_of`).
+        question: Name of the question that it opens with (:func:`lit_align.data.mixture.question_hash`); empty for
+            none.
     """
 
-    prompt: tuple[Message, ...]
-    completion: str
-    desirable: bool
-    id: str
+    place: int
     source: str
-    group: str = ""
+    name: str
+    question: str
 
 
 @dataclass(frozen=True)
@@ -124,6 +122,10 @@ class SamplePrompt:
     source: str
     group: str = ""
     score: Callable[[str], Mapping[str, float]] | None = None
+
+
+Drawn = TypeVar("Drawn", Conversation, Outline)
+"""A conversation, or its outline: what a source may draw by is the same of both."""
 
 
 def stop_at(source: str, error: ValueError) -> None:
@@ -187,11 +189,11 @@ class ConversationSource(PromptSource):
         """
         return iter(self.usable(refuse))
 
-    def draw(self, rows: Sequence[Conversation], tokens: Callable[[Conversation], int]) -> list[Conversation]:
+    def draw(self, rows: Sequence[Drawn], tokens: Callable[[Drawn], int]) -> list[Drawn]:
         """Choose what is used of one side of the split; all of it, unless a source samples.
 
         Args:
-            rows: Conversations of this source that are all for training or all for validation.
+            rows: Conversations of this source, or their outlines, that are all for training or all for validation.
             tokens: Trained tokens of a conversation, 0 for one that is dropped; asking for it tokenises the row.
         """
         del tokens
@@ -245,33 +247,6 @@ class PairSource(PromptSource):
             refuse: As for :meth:`usable`.
         """
         return iter(self.usable(keep, refuse))
-
-
-class RatedSource(PromptSource):
-    """Where rated answers come from; a frozen dataclass whose fields are the options of the YAML."""
-
-    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
-        """The prompt of each answer, which is the gold answer where it is a good one."""
-        return [
-            SamplePrompt(one.id, one.prompt, one.completion if one.desirable else "", one.source, one.group)
-            for one in self.usable(lambda _: True, refuse)
-        ]
-
-    @abstractmethod
-    def rated(self, keep: Callable[[str], bool]) -> list[RatedAnswer]:
-        """Read the answers of one side of a split, in a fixed order.
-
-        Args:
-            keep: As for :meth:`PairSource.pairs`.
-
-        Raises:
-            ValueError: A row breaks a rule; the message names file, row, key, rule and value.
-        """
-
-    def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[RatedAnswer]:
-        """Read the answers of one side of a split of the rows that break no rule; as of a :class:`PairSource`."""
-        del refuse
-        return self.rated(keep)
 
 
 class EvalSource(PromptSource):

@@ -80,7 +80,7 @@ class Life:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.before = folder, set(versions(folder))
         self.log = folder / f"stderr-{time.monotonic_ns()}.txt"
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "lit_align", *arguments(folder, settings, resume)],

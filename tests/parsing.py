@@ -34,6 +34,13 @@ def model_parser() -> AlignParser:
     parser = AlignParser(allow_abbrev=False)
     parser.add_argument("-c", "--config", action="config")
     parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
-    for key, kind in (("data", dict), ("trainer", dict), ("name", str), ("seed_everything", int), ("cpu_threads", int)):
+    for key, kind in (
+        ("data", dict),
+        ("trainer", dict),
+        ("name", str),
+        ("seed_everything", int),
+        ("cpu_threads", int),
+        ("audit", dict),
+    ):
         parser.add_argument(f"--{key}", type=kind)
     return parser

@@ -8,6 +8,8 @@ import pytest
 import yaml
 from parsing import parsed
 
+from lit_align import cli_names
+
 CONFIGS = Path(__file__).parent.parent / "configs"
 # Those of `sample` are in test_sample_cli.py.
 ALL = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "sample")
@@ -46,8 +48,9 @@ def _parsed(*words: str) -> dict[str, Any]:
 
 def test_the_configurations_are_found() -> None:
     assert {_NAMES[path] for path in BASES} == {
-        "dpo/quickstart-kto.yaml", "dpo/quickstart-mix.yaml", "dpo/qwen3-1.7b-finance-3way.yaml",
-        "dpo/qwen3-1.7b-finance-mix.yaml", "dpo/qwen3-1.7b-kto.yaml", "dpo/qwen3-1.7b-tatqa-recipe.yaml",
+        "chain/quickstart-sft-dpo.yaml", "dpo/quickstart-kto.yaml", "dpo/quickstart-mix.yaml",
+        "dpo/quickstart-progressive.yaml", "dpo/qwen3-1.7b-finance-3way.yaml", "dpo/qwen3-1.7b-finance-mix.yaml",
+        "dpo/qwen3-1.7b-kto.yaml", "dpo/qwen3-1.7b-progressive.yaml", "dpo/qwen3-1.7b-tatqa-recipe.yaml",
         "dpo/qwen3-1.7b-tatqa.yaml", "dpo/smollm2-135m-mix.yaml", "dpo/smollm2-135m-tatqa-on-policy.yaml",
         "dpo/smollm2-135m-tatqa.yaml", "eval/smollm2-135m-tatqa.yaml",
         "quickstart-dpo.yaml", "quickstart.yaml", "sft/qwen3-1.7b-finance-instruct.yaml", "sft/qwen3-1.7b-twix.yaml",
@@ -92,14 +95,16 @@ def test_benchmarks_on_held_out_tables_are_asked_as_training_is(path: Path) -> N
     pairs, asked = _found(callbacks, "PairAccuracyBenchmark"), _found(callbacks, "TATQABenchmark")
     for benchmark in pairs:
         assert benchmark.get("reference") == config["model"]["init_args"].get("reference")
-    pairs = [one for one in pairs if one["source"] in data["sources"]]  # the others split by themselves
-    for benchmark in [*pairs, *asked]:
+    stages = data.get("stages", [data])
+    sources = [source for stage in stages for source in stage.get("sources", [])]
+    pairs = [one for one in pairs if one["source"] in sources]  # the others split by themselves
+    for benchmark in [*pairs, *(one for one in asked if one.get("val_fraction") != 1.0)]:
         for key in ("val_fraction", "split_seed"):
             assert benchmark.get(key) == data.get(key)
     assert not pairs or [benchmark["source"] for benchmark in pairs] == data["sources"]
     for benchmark in pairs:
         assert benchmark.get("lengths") == data.get("lengths")
-    for benchmark in asked:
+    for benchmark in asked if "sources" in data else []:
         source = data["sources"][0]["init_args"]
         for key in ("path", "hub_file", "prompt", "answer", "group"):
             assert benchmark.get(key) == source.get(key)
@@ -156,6 +161,19 @@ def test_a_configuration_with_an_unknown_key_is_refused(
     with pytest.raises(SystemExit, match="2"):
         parsed([*_words(path), "-c", str(wrong)], monkeypatch)
     assert f"unknown key `model.no_such_key` in {wrong}" in capsys.readouterr().err
+
+
+@every_config
+def test_stages_have_their_pairs_and_their_gates_a_benchmark(path: Path) -> None:
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    callbacks = config.get("trainer", {}).get("callbacks", [])
+    stages = [stage for one in _found(callbacks, "StageTransition") for stage in one["stages"]]
+    pairs = config.get("data", {}).get("init_args", {}).get("stages", [])
+    assert [stage["name"] for stage in stages] == [stage["name"] for stage in pairs]
+    benchmarks = [one for part in _found(callbacks, "BenchmarkEvaluation") for one in part["benchmarks"]]
+    names = {one["init_args"].get("name", getattr(cli_names, one["class_path"]).name) for one in benchmarks if stages}
+    for gate in (gate for stage in stages for gate in stage["gates"]):
+        assert gate["metric"].partition("/")[0] in names
 
 
 @every_config

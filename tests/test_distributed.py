@@ -15,6 +15,7 @@ import pytest
 import torch
 from command import ROOT, Settings, adapter, complete, life, small
 from safetensors.torch import load
+from staged_runs import progressive, transition
 from torch.utils.data import DataLoader
 
 from lit_align.data.sft import SFTDataModule
@@ -120,6 +121,31 @@ def test_a_run_of_two_ranks_resumes_to_the_same_bytes(tmp_path: Path) -> None:
         assert saved is not None
     assert not (saved.parent.parent / "adapter").exists(), "it was to be killed before its end"
     assert adapter(complete(folder, settings, saved)) == expected
+
+
+def test_two_ranks_train_the_adapter_of_a_later_stage_as_one_with_equal_gradients(tmp_path: Path) -> None:
+    found = []
+    for name, trainer in (("one", {"devices": 1}), ("two", {"strategy": "ddp", "devices": 2})):
+        (tmp_path / name).mkdir()
+        probe = {"class_path": "staged_runs.Probe", "init_args": {"gradients": str(tmp_path / name)}}
+        model = {"optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.3}}}
+        # Windows of six pairs in forests of few: the ranks hold other pairs, so that only an exchange makes them equal.
+        settings = progressive(("one", "two"), model, trainer, [probe])
+        settings["data"]["init_args"]["token_budget"] = 200
+        for stage in transition(settings):
+            stage |= {"lr": 0.3, "loss": None}
+            stage["lora"].pop("dropout")  # each rank draws its own
+        found.append(complete(tmp_path / name, settings))
+    for step in range(6):
+        first, second = (torch.load(tmp_path / "two" / f"gradients-{step}-{rank}.pt") for rank in (0, 1))
+        assert first.keys() == second.keys()
+        assert any(bool(value.any()) for value in first.values())
+        assert all(torch.equal(first[name], second[name]) for name in first), f"window {step}"
+        alone = torch.load(tmp_path / "one" / f"gradients-{step}-0.pt")
+        assert all(torch.allclose(first[name], alone[name], rtol=1e-3, atol=1e-6) for name in first), f"window {step}"
+    for name in ("adapter-one", "adapter-two"):
+        one, two = (load((run / name / "adapter_model.safetensors").read_bytes()) for run in found)
+        assert max(float((one[key] - two[key]).abs().max() / one[key].abs().max()) for key in one) < 1e-4
 
 
 def test_ranks_that_are_interrupted_stop_in_the_same_window(tmp_path: Path) -> None:

@@ -16,18 +16,23 @@ ROOT = Path(lit_align.__file__).parent
 # For each room the rooms that it may import; its own files it may always. A room is a folder or a file of lit_align;
 # `models.policy` in a row allows that one file of a room.
 TENSORS = {"types", "ops"}
-RECORDS = {"types", "trie", "forest", "tokenizer"}
+RECORDS = {"types", "rated", "trie", "forest", "tokenizer"}
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
+    "rated": {"types"},
     "fit_loop": set(),
     "trie": set(),
     "ops": set(),
     "forest": {"types", "trie"},
     "tokenizer": {"types"},
+    "schedule": set(),
+    "seeds": set(),
     "losses": TENSORS,
     "metrics": {"types"},
     "models": RECORDS | {"ops"},
-    "data": RECORDS | {"metrics.tat_qa"},  # a rejected answer is one that the metric refuses
+    "stage": {"losses.preference", "models.loading", "schedule"},  # the settings that modules and callbacks share
+    # A rejected answer is one that the metric refuses; the audit tells intervals and languages.
+    "data": RECORDS | {"metrics.tat_qa", "metrics.statistics", "metrics.language", "seeds"},
     # A benchmark renders, splits and tokenises with the functions that do so for training, and trains nothing.
     "evals": RECORDS
     | {"ops", "losses.anchor", "metrics", "models.policy", "models.reference", "models.tree_attention"}
@@ -36,16 +41,19 @@ ALLOWED: dict[str, set[str]] = {
     },
     "checkpoint": RECORDS | {"models"},
     "environment": set(),
-    "callbacks": RECORDS | {"metrics", "models", "data", "evals", "checkpoint", "environment"},
+    "callbacks": RECORDS
+    | {"losses.preference", "metrics", "models", "data", "evals", "checkpoint", "environment", "stage"},
     "commands": RECORDS | {"ops", "losses", "metrics", "models", "data", "evals", "checkpoint", "environment"},
-    "modules": RECORDS | {"ops", "losses", "metrics", "models"},
+    "modules": RECORDS | {"ops", "losses", "metrics", "models", "schedule", "seeds", "stage"},
 }
 ALLOWED["cli_answers"] = {"commands.cache"}  # what the command line answers without a run
 ALLOWED["cli_explain"] = {"cli_answers"}
 ALLOWED["cli_class_change"] = {"cli_answers"}
 ALLOWED["cli_parser"] = {"cli_answers", "cli_class_change", "cli_explain"}
 ALLOWED["cli_commands"] = {"cli_answers", "cli_explain", "cli_parser", "commands"}
-ALLOWED["cli_names"] = {"callbacks", "data", "evals", "losses", "modules"}  # what a configuration may name
+ALLOWED["cli_names"] = {"callbacks", "data", "evals", "losses", "modules", "schedule"}  # what a configuration may name
+ALLOWED["cli_quiet"] = set()
+ALLOWED["cli_audit"] = {"callbacks", "cli_quiet", "commands"}
 ALLOWED["cli"] = {*ALLOWED}
 ALLOWED["__main__"] = {"cli", "cli_answers"}
 FREE = {"lit_align", "lit_align.__version__"}  # the package itself
@@ -154,7 +162,7 @@ PLANTED = [
     ("callbacks/stages.py", "from lit_align import modules"),
     ("data/sft.py", "from lit_align.models.policy import Policy"),
     ("data/sources/tat_qa.py", "import lit_align.evals.report as report"),
-    ("data/sources/tat_qa/scoring.py", "from lit_align.metrics.statistics import bootstrap"),
+    ("data/sources/tat_qa/scoring.py", "from lit_align.metrics.win_rate import win_rate"),
     ("losses/anchor.py", "from lit_align.forest import TokenForest"),
     ("ops/frozen_head.py", "from lit_align.losses.anchor import ReverseKL"),
     ("metrics/statistics.py", "from lit_align.models.policy import Policy"),

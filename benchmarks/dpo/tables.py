@@ -19,6 +19,7 @@ from lit_align.data.pair_tokenising import PairTokenising
 from lit_align.data.preference import PreferenceDataModule
 from lit_align.data.sources.tat_qa.prompt import DefaultPrompt
 from lit_align.data.sources.tat_qa.source import TATQA
+from lit_align.data.trees import GivenTrees, Trees
 from lit_align.data.windows import Tree, WindowDataset
 from lit_align.forest import Window
 from lit_align.tokenizer import load_tokenizer
@@ -167,14 +168,14 @@ class _Renumbered(PreferenceDataModule):
     vocabulary: int
 
     @property
-    def trees(self) -> list[Tree]:
+    def trees(self) -> Trees:
         """The trained trees."""
         return self._trained
 
     def setup(self, stage: str) -> None:
         """Read the pairs, then renumber their tokens; called once."""
         super().setup(stage)
-        self._trained = renumbered(self._trained, self.vocabulary)
+        self._trained = GivenTrees(renumbered(self._trained, self.vocabulary))
 
 
 def renumbered(trees: Sequence[Tree], vocabulary: int) -> list[Tree]:

@@ -15,6 +15,7 @@ from typing_extensions import override
 from benchmarks.forgetting.log import Record
 from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths
+from lit_align.data.part import Workshop
 from lit_align.data.sft import SFTDataModule
 from lit_align.data.sources.table_skills import NEW_SKILLS, OLD_SKILLS, TableSkillItems, TableSkills
 from lit_align.data.tokenising import Tokenising
@@ -23,8 +24,8 @@ from lit_align.evals.benchmark import ItemResult
 from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.losses.anchor import KLAnchor
 from lit_align.models.loading import LoRA, Weights
-from lit_align.modules.schedule import CosineSchedule
 from lit_align.modules.sft import SFTModule
+from lit_align.schedule import CosineSchedule
 from lit_align.tokenizer import load_tokenizer
 
 FULL_LR = 3e-3  # configs/quickstart.yaml
@@ -80,8 +81,8 @@ class RehearsalData(SFTDataModule):
         self.weight = weight
 
     @override
-    def _tokenising(self, part: str, weight: float) -> Tokenising:
-        return super()._tokenising(part, self.weight if part == "replay" else weight)
+    def _tokenising(self, part: str, weight: float, workshop: Workshop) -> Tokenising:
+        return super()._tokenising(part, self.weight if part == "replay" else weight, workshop)
 
 
 def data_of(setting: Setting, seed: int) -> SFTDataModule:

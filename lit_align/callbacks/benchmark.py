@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 from typing_extensions import override
 
 from lit_align.callbacks.measurement import (
@@ -28,7 +29,8 @@ from lit_align.evals.report import comparison_table, score_table
 from lit_align.evals.win_table import win_table
 from lit_align.models.adapter_switch import AdapterSwitch
 
-_Results = dict[str, list[ItemResult]]
+Results = dict[str, list[ItemResult]]
+_Trained = Sequence[tuple[Tensor, int]]  # parameters, each with how often it was changed in place
 
 
 class BenchmarkEvaluation(pl.Callback):
@@ -53,6 +55,7 @@ class BenchmarkEvaluation(pl.Callback):
         on_validation: Measure after each run over the validation data too.
 
     Attributes:
+        baseline: The first measurement, by benchmark; None before it.
         against: What ``validate`` compares with, an adapter or the bare base; None for nothing.
 
     Raises:
@@ -79,10 +82,10 @@ class BenchmarkEvaluation(pl.Callback):
         self.every_n_windows, self.on_validation = every_n_windows, on_validation
         self.against: AdapterSwitch | None = None
         self._measures = {benchmark.name: benchmark.measures for benchmark in benchmarks}
-        self._baseline: _Results | None = None
+        self.baseline: Results | None = None
         self._baseline_step = 0
         self._baseline_conditions: Conditions = {}
-        self._latest: tuple[object, _Results] | None = None
+        self._latest: tuple[int, _Trained, Results] | None = None
         self._table: str | None = None
 
     @override
@@ -95,9 +98,9 @@ class BenchmarkEvaluation(pl.Callback):
             written = folder is not None and (folder / "benchmarks.jsonl").exists()  # resumed in the same folder
             # As rank 0 finds it: it may write the file before another rank looks, and recording takes all ranks.
             if not trainer.strategy.broadcast(written):
-                self._record(trainer, "before", self._baseline_step, self._baseline or {})
+                self._record(trainer, "before", self._baseline_step, self.baseline or {})
             return
-        self._baseline = self._measure(trainer, "before")
+        self.baseline = self.measured(trainer, "before")
         self._baseline_step = trainer.global_step
         self._baseline_conditions = conditions(self.benchmarks)
 
@@ -107,7 +110,7 @@ class BenchmarkEvaluation(pl.Callback):
     ) -> None:
         """Measure if it is time; the last window is measured when training has ended."""
         if self.every_n_windows and trainer.global_step % self.every_n_windows == 0:
-            self._measure(trainer, "during")
+            self.measured(trainer, "during")
 
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -119,10 +122,10 @@ class BenchmarkEvaluation(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure inside of a fit if it is asked for, and in ``trainer.validate``."""
         if trainer.state.fn == TrainerFn.FITTING and self.on_validation and not trainer.sanity_checking:
-            self._measure(trainer, "during")
+            self.measured(trainer, "during")
         if trainer.state.fn != TrainerFn.VALIDATING:
             return
-        earlier: _Results | None = None
+        earlier: Results | None = None
         if self.against is not None:
             with self.against.active(policy_of(trainer)):
                 earlier = measure(trainer, self.benchmarks, "against")
@@ -135,9 +138,9 @@ class BenchmarkEvaluation(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the trained policy; Lightning calls this only if training was not interrupted."""
         # Not on_fit_end: the strategy has moved the model back to the CPU by then.
-        results = self._measure(trainer, "after")
-        if self._baseline is not None:
-            self._make_table(trainer, self._baseline, results)
+        results = self.measured(trainer, "after")
+        if self.baseline is not None:
+            self._make_table(trainer, self.baseline, results)
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -149,49 +152,54 @@ class BenchmarkEvaluation(pl.Callback):
     @override
     def state_dict(self) -> dict[str, Any]:
         """The first measurement, in plain Python types that ``weights_only=True`` loads."""
-        if self._baseline is None:
+        if self.baseline is None:
             return {}
-        results = {name: [asdict(item) for item in items] for name, items in self._baseline.items()}
+        results = {name: [asdict(item) for item in items] for name, items in self.baseline.items()}
         return {"baseline": results, "step": self._baseline_step, "conditions": self._baseline_conditions}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the first measurement of the run that is resumed."""
-        self._baseline = {
-            name: [ItemResult(**item) for item in items] for name, items in state_dict["baseline"].items()
-        }
+        self.baseline = {name: [ItemResult(**item) for item in items] for name, items in state_dict["baseline"].items()}
         self._baseline_step = state_dict["step"]
         self._baseline_conditions = state_dict["conditions"]
 
     def _check_resumed(self, trainer: pl.Trainer) -> None:
         """Refuse to compare with a baseline that was measured otherwise, or was not measured."""
         where = f"BenchmarkEvaluation: this run resumes at step {trainer.global_step}"
-        if self._baseline is None:
+        if self.baseline is None:
             raise ValueError(
                 f"{where}, and the checkpoint holds no baseline; the policy before the first step can no longer be "
                 "measured. Remove the callback, or start a new run from the weights"
             )
         refuse_other_conditions(where, self._baseline_conditions, conditions(self.benchmarks))
 
-    def _measure(self, trainer: pl.Trainer, phase: Phase) -> _Results:
-        """Measure and record, or record once more what the policy as it is was measured to be."""
-        # A change of a tensor in place counts its version up: another callback may have restored other weights.
-        parameters = trainer.lightning_module.parameters()
-        policy = (trainer.global_step, [one._version for one in parameters if one.requires_grad])
-        if self._latest is None or self._latest[0] != policy:
-            self._latest = policy, measure(trainer, self.benchmarks, phase)
-        elif phase == "during":
-            return self._latest[1]
-        self._record(trainer, phase, trainer.global_step, self._latest[1])
-        return self._latest[1]
+    def measured(self, trainer: pl.Trainer, phase: Phase) -> Results:
+        """Measure and record, or record once more what the policy as it is was measured to be.
 
-    def _record(self, trainer: pl.Trainer, phase: Phase, step: int, results: _Results) -> None:
+        Args:
+            trainer: Of the run; call it on all ranks.
+            phase: Names the measurement.
+
+        Returns:
+            Results by benchmark, on every rank.
+        """
+        # A change of a tensor in place counts its version up: another callback may have restored other weights.
+        trained = [(one, one._version) for one in trainer.lightning_module.parameters() if one.requires_grad]
+        if self._latest is None or not _is_same(self._latest, trainer.global_step, trained):
+            self._latest = trainer.global_step, trained, measure(trainer, self.benchmarks, phase)
+        elif phase == "during":
+            return self._latest[2]
+        self._record(trainer, phase, trainer.global_step, self._latest[2])
+        return self._latest[2]
+
+    def _record(self, trainer: pl.Trainer, phase: Phase, step: int, results: Results) -> None:
         # The curves are of one policy, and begin with the baseline itself.
-        later = self._baseline if phase in ("during", "after") else None
+        later = self.baseline if phase in ("during", "stage", "after") else None
         scalars = {} if phase == "against" else curves(results, self._measures, later)
         record(trainer, phase, step, results, scalars)
 
-    def _make_table(self, trainer: pl.Trainer, earlier: _Results | None, results: _Results) -> None:
+    def _make_table(self, trainer: pl.Trainer, earlier: Results | None, results: Results) -> None:
         """The table, for the end of the run and for its folder; on rank 0."""
         folder = run_folder(trainer)
         if not trainer.is_global_zero:
@@ -218,3 +226,10 @@ class BenchmarkEvaluation(pl.Callback):
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         chose = {prompt for one in callbacks for prompt in getattr(one, "selected_prompts", ())}
         return f"{name} (selected)" if any(item.prompt in chose for item in items) else name
+
+
+def _is_same(latest: tuple[int, _Trained, Results], step: int, trained: _Trained) -> bool:
+    """Whether the policy is the one that was measured: the same tensors, none of them changed since."""
+    return (latest[0], len(latest[1])) == (step, len(trained)) and all(
+        one is other and version == later for (one, version), (other, later) in zip(latest[1], trained, strict=True)
+    )

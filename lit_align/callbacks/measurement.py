@@ -17,8 +17,12 @@ from lit_align.evals.benchmark import Benchmark, ItemResult, check_scores
 from lit_align.evals.no_trace import preserved_rng
 from lit_align.models.policy import Policy
 
-Phase = Literal["before", "during", "after", "validate", "against", "selected"]
-"""When a measurement was made; ``selected`` is one on the questions that chose the checkpoint."""
+Phase = Literal["before", "during", "after", "validate", "against", "selected", "stage", "base"]
+"""When a measurement was made.
+
+``selected`` is one on the questions that chose the checkpoint, ``stage`` one at the end of a stage, ``base`` one of the
+bare base, for the gates of stages.
+"""
 
 Conditions = dict[str, dict[str, str | int]]
 """What must be the same for two measurements to be compared, by name of the benchmark."""

@@ -58,6 +58,27 @@ class Lengths:
         return TokenPath(path.tokens[:end], path.classes[:end], path.example, path.weight), "cut"
 
 
+def refuse_over_budget(example: str, rows: int, budget: int, what: str) -> None:
+    """Refuse an example that no forest can hold.
+
+    Args:
+        example: Its id.
+        rows: Rows of it that must be in one forest.
+        budget: ``data.token_budget``.
+        what: What takes them: ``answer``, or ``pair`` for both of a pair.
+
+    Raises:
+        ValueError: It has more rows than a forest.
+    """
+    if rows > budget:
+        named = (
+            f"{example} chosen: the {rows} tokens of its pair" if what == "pair" else f"{example}: its {rows} tokens"
+        )
+        raise ValueError(
+            f"{named} are over `data.token_budget` = {budget}; raise the budget or lower `data.lengths.max_length`"
+        )
+
+
 def prompt_size(path: TokenPath) -> int:
     """Tokens before the answer, the scaffold that opens it included."""
     return int(np.argmax(path.classes == TokenClass.ANSWER))

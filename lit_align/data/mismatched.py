@@ -66,5 +66,6 @@ def with_answer_of(path: TokenPath, other: TokenPath) -> TokenPath:
         np.concatenate([path.tokens[:end], other.tokens[start:]]),
         np.concatenate([path.classes[:end], other.classes[start:]]),
         f"{path.example} with the answer of {other.example}",
+        weight=0.0,
         source=path.source,
     )

@@ -13,9 +13,9 @@ from itertools import cycle
 from typing import Literal, TypeVar
 
 from lit_align.data.mixture import draw, group_of
-from lit_align.types import Conversation, PreferencePair, RatedAnswer
+from lit_align.types import Conversation, Outline, PreferencePair
 
-Record = TypeVar("Record", Conversation, PreferencePair, RatedAnswer)
+Record = TypeVar("Record", Conversation, PreferencePair, Outline)
 
 TOLERANCE = 0.01
 """Largest difference of a realised share from the one asked for, as a part of the latter; or one example."""
@@ -80,7 +80,7 @@ class Mix:
         """Draw an epoch.
 
         Args:
-            sources: The training examples of each of ``data.sources``.
+            sources: The training examples of each of ``data.sources``, or their outlines.
             tokens: Trained tokens of an example, 0 for one that is dropped; asking for it tokenises the example.
             say: Logs a line.
 
@@ -243,6 +243,6 @@ def _refuse_shared_names(sources: Sequence[Sequence[Record]]) -> None:
                 )
 
 
-def _turn(one: Conversation | PreferencePair | RatedAnswer, seed: int) -> bytes:
+def _turn(one: Conversation | PreferencePair | Outline, seed: int) -> bytes:
     """Where an example stands in the draw: a random place that it shares with its group, by what is said in it."""
     return hashlib.sha256(f"mix {seed}:{group_of(one)}".encode()).digest()

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from lit_align.types import Conversation, Message, PreferencePair, RatedAnswer
+from lit_align.rated import RatedAnswer
+from lit_align.types import Conversation, Drawn, Message, Outline, PreferencePair
 
 T = TypeVar("T")
 
@@ -46,9 +47,7 @@ def messages_hash(messages: Sequence[Message]) -> str:
     return hashlib.sha256(json.dumps(turns).encode("ascii")).hexdigest()
 
 
-def split(
-    conversations: Iterable[Conversation], val_fraction: float, seed: int
-) -> tuple[list[Conversation], list[Conversation]]:
+def split(conversations: Iterable[Drawn], val_fraction: float, seed: int) -> tuple[list[Drawn], list[Drawn]]:
     """Divide conversations into training and validation by their groups, and by what is said in those without one.
 
     A group is never parted; its side depends on its name, the fraction and the seed alone, as that of a group of pairs
@@ -60,7 +59,7 @@ def split(
     may one conversation in two groups.
 
     Args:
-        conversations: Any number of conversations; the order is kept on each side.
+        conversations: Any number of conversations or of their outlines; the order is kept on each side.
         val_fraction: Expected share of groups and distinct conversations in validation, in [0, 1); 0 holds out nothing.
         seed: Any integer; another seed is another division.
 
@@ -76,19 +75,21 @@ def split(
     """
     if not 0.0 <= val_fraction < 1.0:
         raise ValueError(f"val_fraction must be at least 0 and below 1, got {val_fraction}")
-    train: list[Conversation] = []
-    val: list[Conversation] = []
+    train: list[Drawn] = []
+    val: list[Drawn] = []
     for conversation in conversations:
         (val if is_held_out(group_of(conversation), val_fraction, seed) else train).append(conversation)
     return train, val
 
 
-def group_of(one: Conversation | PreferencePair | RatedAnswer) -> str:
+def group_of(one: Conversation | PreferencePair | RatedAnswer | Outline) -> str:
     """Name what the split never parts: a group, or what stands alone: the prompt of answers, a whole conversation.
 
     Args:
-        one: Any conversation, pair or rated answer.
+        one: Any conversation, pair or rated answer, or its outline.
     """
+    if isinstance(one, Outline):
+        return one.name
     return one.group or (content_hash(one) if isinstance(one, Conversation) else messages_hash(one.prompt))
 
 
@@ -101,20 +102,42 @@ def question_hash(text: str) -> str:
     return messages_hash([Message("user", text)])
 
 
-def questions_of(records: Iterable[Conversation | PreferencePair | RatedAnswer]) -> frozenset[str]:
-    """Names of the questions that records open with, whatever their group, system turn and later turns.
+def question_of(one: Conversation | PreferencePair | RatedAnswer | Outline) -> str:
+    """Name of the question that a record opens with, whatever its group, system turn and later turns; empty for none.
 
     Args:
-        records: Any.
+        one: Any conversation, pair or rated answer, or its outline.
 
     Example:
         >>> asked = (Message("system", "Be short."), Message("user", "2 + 2?"), Message("assistant", "4"))
-        >>> questions_of([Conversation(asked, "a", "x")]) == {question_hash("2 + 2?")}
+        >>> question_of(Conversation(asked, "a", "x")) == question_hash("2 + 2?")
         True
     """
-    turns = (one.messages if isinstance(one, Conversation) else one.prompt for one in records)
-    opening = (next((turn for turn in each if turn.role == "user"), None) for each in turns)
-    return frozenset(question_hash(turn.content) for turn in opening if turn is not None)
+    if isinstance(one, Outline):
+        return one.question
+    turns = one.messages if isinstance(one, Conversation) else one.prompt
+    return next((question_hash(turn.content) for turn in turns if turn.role == "user"), "")
+
+
+def questions_of(records: Iterable[Conversation | PreferencePair | RatedAnswer | Outline]) -> frozenset[str]:
+    """Names of the questions that records open with.
+
+    Args:
+        records: Any, or their outlines.
+    """
+    return frozenset(name for one in records if (name := question_of(one)))
+
+
+def outlined(place: int, record: Conversation | PreferencePair | RatedAnswer) -> Outline:
+    """The outline of a record.
+
+    Args:
+        place: Its number among the records that were read.
+        record: Any.
+    """
+    name, question = group_of(record), question_of(record)
+    # One string in memory where the group is the question, as in Finance-Instruct.
+    return Outline(place, record.source, name, name if name == question else question)
 
 
 def is_held_out(name: str, val_fraction: float, seed: int) -> bool:
@@ -171,18 +194,19 @@ def place(name: str, seed: int) -> float:
     return int.from_bytes(digest[:6], "big") / 2**48  # 48 bits are exact in a float, so always below 1
 
 
-def shuffled(conversations: Iterable[Conversation], seed: int) -> list[Conversation]:
-    """Put conversations into an order that depends on what is said in them and on the seed alone.
+def shuffled(conversations: Iterable[Drawn], seed: int) -> list[Drawn]:
+    """Put conversations into an order that depends on their groups, or what is said in them, and on the seed alone.
 
     Args:
-        conversations: Any number; duplicates stay beside one another, in the order given.
+        conversations: Any number, or their outlines; those of a group, and duplicates, stay beside one another, in the
+            order given.
         seed: Any integer; unrelated to the seed of :func:`split`, whose hashes are others.
 
     Example:
         >>> shuffled([], seed=0)
         []
     """
-    return sorted(conversations, key=lambda one: hashlib.sha256(f"draw {seed}:{content_hash(one)}".encode()).digest())
+    return sorted(conversations, key=lambda one: hashlib.sha256(f"draw {seed}:{group_of(one)}".encode()).digest())
 
 
 def draw(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 
@@ -70,6 +70,7 @@ class WindowPlan:
     replay_share: float
     seed: int
     leaders: tuple[int, ...] = ()
+    _epochs: dict[int, NDArray[np.int64]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def windows_per_epoch(self) -> int:
@@ -89,16 +90,23 @@ class WindowPlan:
     def trained_in(self, window: int) -> list[int]:
         """Trained conversations of a window, numbered from 0 over the whole run."""
         epoch, at = divmod(window, self.windows_per_epoch)
-        order = _order(self.trained, self.seed, epoch, "trained")
-        if self.leaders:
-            # Each at its leader's place; argsort of a permutation is its inverse, the places.
-            order = order.argsort()[np.array(self.leaders)].argsort(kind="stable")
-        return [int(index) for index in order[at * self.window : (at + 1) * self.window]]
+        return self._epoch(epoch)[at * self.window : (at + 1) * self.window].tolist()
 
     def replayed_in(self, window: int) -> list[int]:
         """Replayed conversations of a window."""
         before, after = self._trained_before(window), self._trained_before(window + 1)
         return _replayed_between(before, after, self.replay_share, self.replayed, self.seed)
+
+    def _epoch(self, epoch: int) -> NDArray[np.int64]:
+        """Trained conversations in the order of an epoch; kept, for sorting half a million takes 0.1 s."""
+        if epoch not in self._epochs:
+            order = _order(self.trained, self.seed, epoch, "trained")
+            if self.leaders:
+                # Each at its leader's place; argsort of a permutation is its inverse, the places.
+                order = order.argsort()[np.array(self.leaders)].argsort(kind="stable")
+            self._epochs.clear()
+            self._epochs[epoch] = order
+        return self._epochs[epoch]
 
     def _trained_before(self, window: int) -> int:
         epoch, at = divmod(window, self.windows_per_epoch)
@@ -176,6 +184,13 @@ class GroupPlan:
         """Replayed conversations of a window."""
         before, after = self._trained_before(window), self._trained_before(window + 1)
         return _replayed_between(before, after, self.replay_share, self.replayed, self.seed)
+
+    def held(self) -> list[int]:
+        """What each window of the first epoch holds."""
+        _, counts, windows = self._epoch(0)
+        held = np.zeros(self.windows_per_epoch, np.int64)
+        np.add.at(held, windows, counts)
+        return [int(count) for count in held]
 
     def _trained_before(self, window: int) -> int:
         epoch, at = divmod(window, self.windows_per_epoch)

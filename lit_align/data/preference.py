@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths
 from lit_align.data.mix import Mix
-from lit_align.data.mixture import group_of, is_held_out, questions_of
+from lit_align.data.mixture import is_held_out
 from lit_align.data.packing import GroupPlan
-from lit_align.data.pair_tokenising import PairTokenising
-from lit_align.data.tokenising import BadRows, Tokenising
+from lit_align.data.pair_tokenising import PairTokenising, pair_trees
+from lit_align.data.part import BadRows, Part, Workshop, prepared
+from lit_align.data.prepared.prepared import Prepared
+from lit_align.data.tokenising import Tokenising
+from lit_align.data.trees import Trees
 from lit_align.data.window_module import WindowDataModule, refuse_mixture
-from lit_align.data.windows import Tree
 from lit_align.tokenizer import load_tokenizer
-from lit_align.types import ConversationSource, PairSource, PreferencePair
+from lit_align.types import ConversationSource, Outline, PairSource
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +51,11 @@ class PreferenceDataModule(WindowDataModule):
         split_seed: Seed of the split, apart from ``seed`` so that runs with several seeds have one validation set.
         seed: Seed of the order.
         workers: Processes that build forests ahead.
+        processes: Processes that tokenise before training, >= 1; null takes one, and all processors for more than
+            20,000 examples. The result is the same.
+        cache: Folder in which the tokenised data are kept, so that a later run with the same sources, files, base and
+            settings begins at once; null keeps none. What makes windows (``window``, ``token_budget``, the seeds of
+            orders) may change between the runs. A folder is as large as its tokens, 5 bytes each.
 
     Attributes:
         trained_groups: Groups on the training side of the split, once the pairs are read.
@@ -79,8 +86,10 @@ class PreferenceDataModule(WindowDataModule):
         split_seed: int = 0,
         seed: int = 0,
         workers: int = 0,
+        processes: int | None = None,
+        cache: str | None = None,
     ) -> None:
-        super().__init__(token_budget, workers)
+        super().__init__(token_budget, workers, processes, cache)
         refuse_mixture(window, val_fraction, replay or [], replay_share)
         if not sources:
             raise ValueError("`data.sources` is empty: name at least one source of preference pairs")
@@ -88,76 +97,82 @@ class PreferenceDataModule(WindowDataModule):
         self.val_fraction, self.replay_share, self.window = val_fraction, replay_share, window
         self.mix, self.lengths, self.thinking = mix, lengths, thinking
         self.bad_rows, self.split_seed, self.seed = bad_rows, split_seed, seed
-        self.chat: ChatFormat
-        self.trained_groups: frozenset[str] = frozenset()
-        self.trained_questions: frozenset[str] = frozenset()
 
     def setup(self, stage: str) -> None:
-        """Read, split and tokenise all pairs, once; says what was kept, cut and dropped."""
+        """Prepare all pairs, once, or find what an earlier run kept; says what was kept, cut and dropped."""
         del stage
         if self._trained:
             return
         logger.info("reading preference pairs; tokenizer of %s", self.base)
         self.chat = ChatFormat(load_tokenizer(self.base), thinking=self.thinking)
-        parts = {part: self._tokenising(part) for part in ("training", "validation")}
-        by_source = self._side(False, parts["training"].refuse)
-        trained = [pair for source in by_source for pair in source]
-        self.trained_groups = frozenset(group_of(pair) for pair in trained)
-        self.trained_questions = questions_of(trained)
-        # A row that cannot be read is on neither side; it was refused while the first one was read.
-        held_out = self._side(True, lambda *_: None) if self.val_fraction else []
-        validation = [pair for source in held_out for pair in source]
-        if self.val_fraction and trained and not validation:
-            raise ValueError(
-                f"`data.val_fraction` = {self.val_fraction} holds out none of {len(trained)} pairs; raise it, name "
-                "`data.val_sources`, or set it to 0"
-            )
-        if self.mix is not None and trained:
-            # After the split: what is drawn moves no pair to the other side.
-            drawn = self.mix.drawn(by_source, parts["training"].trained_tokens, parts["training"].say)
-            parts["training"].pass_over(trained)
-            trained = drawn
-        for source in self.val_sources:
-            validation += source.usable(lambda _: True, parts["validation"].refuse)
-        self._trained = parts["training"].trees(trained)
-        wanted = validation or self.val_sources  # all of whose rows may have been refused
-        self._validation = parts["validation"].trees(validation) if wanted else []
-        if self.replay:
-            self._replayed = self._replay_trees()
+        self._take(self._prepared(), partial(pair_trees, window=self.window, budget=self.token_budget))
         plan = self._plan
-        sizes = Counter(
-            sum(plan.counts[group] for group in plan.trained_in(window)) for window in range(plan.windows_per_epoch)
-        )
+        sizes = plan.held()
         logger.info(
             f"training: {sum(plan.counts)} pairs in {len(plan.counts)} groups; {plan.windows_per_epoch} windows an "
             f"epoch, of {min(sizes)} to {max(sizes)} pairs (asked for: {self.window})"
         )
 
-    def _side(self, held_out: bool, refuse: Callable[[str, ValueError], None]) -> list[list[PreferencePair]]:
+    def _prepare(self, workshop: Workshop) -> Prepared:
+        """Read, split, draw and tokenise all pairs."""
+        training, validation = (self._tokenising(part, workshop) for part in ("training", "validation"))
+        by_source = self._side(False, training, training.refuse)
+        every = [one for source in by_source for one in source]
+        # A row that cannot be read is on neither side; it was refused while the first one was read.
+        held_out = self._side(True, validation, lambda *_: None) if self.val_fraction else []
+        checked = [one for source in held_out for one in source]
+        if self.val_fraction and every and not checked:
+            raise ValueError(
+                f"`data.val_fraction` = {self.val_fraction} holds out none of {len(every)} pairs; raise it, name "
+                "`data.val_sources`, or set it to 0"
+            )
+        epoch = every
+        if self.mix is not None and every:
+            # After the split: what is drawn moves no pair to the other side.
+            epoch = self.mix.drawn(by_source, training.trained_tokens, training.say)
+            training.pass_over(every)
+        for source in self.val_sources:
+            checked += validation.read(source.stream(lambda _: True, validation.refuse))
+        parts: dict[str, tuple[Part, list[Outline]]] = {"training": (training, epoch)}
+        if checked or self.val_sources:  # all of whose rows may have been refused
+            parts["validation"] = validation, checked
+        if self.replay:
+            replay = Tokenising(
+                self.chat, self.lengths, "all", self.token_budget, 0.0, self.bad_rows, "replay", workshop
+            )
+            parts["replay"] = replay, replay.drawn(self.replay)
+        return prepared(parts, every)
+
+    def _side(
+        self, held_out: bool, part: PairTokenising, refuse: Callable[[str, ValueError], None]
+    ) -> list[list[Outline]]:
         """The pairs of each source on one side of the split."""
 
         def keep(group: str) -> bool:
             return is_held_out(group, self.val_fraction, self.split_seed) == held_out
 
-        return [source.usable(keep, refuse) for source in self.sources]
+        return [part.read(source.stream(keep, refuse)) for source in self.sources]
 
-    def _replay_trees(self) -> list[Tree]:
-        part = Tokenising(self.chat, self.lengths, "all", self.token_budget, 0.0, self.bad_rows, "replay")
-        replayed = part.drawn(self.replay)
-        self.trained_questions |= questions_of(replayed)
-        return part.trees(replayed)
+    def _tokenising(self, part: str, workshop: Workshop) -> PairTokenising:
+        return PairTokenising(self.chat, self.lengths, self.window, self.token_budget, self.bad_rows, part, workshop)
 
-    def _tokenising(self, part: str) -> PairTokenising:
-        return PairTokenising(self.chat, self.lengths, self.window, self.token_budget, self.bad_rows, part)
+    @property
+    def plan(self) -> GroupPlan:
+        """Groups of each window of the run, once the pairs are read."""
+        return self._plan
+
+    @property
+    def all_trees(self) -> tuple[Trees, Trees, Trees]:
+        """What is trained, replayed and held out, once the pairs are read."""
+        return self._trained, self._replayed, self._validation
 
     @property
     def _plan(self) -> GroupPlan:
-        counts = _counts(self._trained)
-        return GroupPlan(counts, self.window, self.seed, len(self._replayed), self.replay_share)
+        return GroupPlan(pair_counts(self._trained), self.window, self.seed, len(self._replayed), self.replay_share)
 
     @property
     def _validation_plan(self) -> GroupPlan:
-        return GroupPlan(_counts(self._validation), self.window, 0)
+        return GroupPlan(pair_counts(self._validation), self.window, 0)
 
     def identity(self) -> dict[str, str]:
         """Fingerprint of the tokens, and what decides which of them share a window."""
@@ -171,5 +186,6 @@ class PreferenceDataModule(WindowDataModule):
         }
 
 
-def _counts(trees: list[Tree]) -> tuple[int, ...]:
-    return tuple(len(tree.paths) // 2 for tree in trees)
+def pair_counts(trees: Trees) -> tuple[int, ...]:
+    """Pairs that each tree holds."""
+    return tuple((trees.path_counts // 2).tolist())

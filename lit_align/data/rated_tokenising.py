@@ -1,22 +1,45 @@
-"""Rated answers to trees of tokens: each with a mismatched one under its prompt, all of a group in one tree."""
+"""Rated answers to paths of tokens, and the part of the data that they make."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from lit_align.data.chat import ChatFormat
+from lit_align.data.length_report import LengthReport
 from lit_align.data.lengths import Lengths
-from lit_align.data.mismatched import mismatches, with_answer_of
 from lit_align.data.mixture import group_of
-from lit_align.data.tokenising import BadRows, Tokenising
-from lit_align.data.windows import Tree, grouped
-from lit_align.forest import TokenPath
-from lit_align.types import Conversation, Message, RatedAnswer
+from lit_align.data.part import BadRows, Part, Workshop
+from lit_align.data.prepared.examples import Tokenised
+from lit_align.data.rated_trees import rated_trees
+from lit_align.data.tokenising import ConversationTokeniser
+from lit_align.data.windows import Tree
+from lit_align.rated import RatedAnswer
+from lit_align.types import Conversation, Message
 
 
-class RatedTokenising:
-    """Tokenises the rated answers of one part of the data and counts what becomes of them.
+@dataclass(frozen=True)
+class RatedTokeniser:
+    """Tokenises a rated answer, as the last turn of a conversation.
+
+    Attributes:
+        chat: The chat format; an answer is rendered as the last turn after its prompt.
+        lengths: Token limits.
+    """
+
+    chat: ChatFormat
+    lengths: Lengths
+
+    def __call__(self, answer: RatedAnswer) -> Tokenised:
+        """What becomes of an answer; those to one prompt are a group, where they have no other."""
+        turns = (*answer.prompt, Message("assistant", answer.completion))
+        conversation = Conversation(turns, answer.id, answer.source, group_of(answer))
+        done = ConversationTokeniser(self.chat, self.lengths, "last")(conversation)
+        return done._replace(paths=tuple(replace(path, desirable=answer.desirable) for path in done.paths))
+
+
+class RatedTokenising(Part):
+    """Tokenises the rated answers of one part of the data, each once, and counts what becomes of them.
 
     Args:
         chat: The chat format; an answer is rendered as the last turn after its prompt.
@@ -25,61 +48,25 @@ class RatedTokenising:
         token_budget: Most rows of a tree; a larger group is split, a larger answer (with its mismatched one) an error.
         bad_rows: What an answer does that the chat format refuses: ``stop`` the run, or be counted and left out.
         part: Name of the part, for messages.
+        workshop: What it shares with other parts; None for a part by itself.
     """
 
+    undivided = "answer"
+
     def __init__(
-        self, chat: ChatFormat, lengths: Lengths, window: int, token_budget: int, bad_rows: BadRows, part: str
+        self,
+        chat: ChatFormat,
+        lengths: Lengths,
+        window: int,
+        token_budget: int,
+        bad_rows: BadRows,
+        part: str,
+        workshop: Workshop | None = None,
     ) -> None:
-        self._lengths, self._window, self._budget, self._part = lengths, window, token_budget, part
-        self._tokenising = Tokenising(chat, lengths, "last", token_budget, 1.0, bad_rows, part)
-        self._done: dict[int, tuple[RatedAnswer, Conversation]] = {}
-        self.refuse, self.say = self._tokenising.refuse, self._tokenising.say
-
-    def trained_tokens(self, answer: RatedAnswer) -> int:
-        """Tokens that an answer brings into training; 0 if it is dropped."""
-        return self._tokenising.trained_tokens(self._conversation(answer))
-
-    def pass_over(self, answers: Iterable[RatedAnswer]) -> None:
-        """Count those that a mix had no use for, and that were never tokenised."""
-        self._tokenising.pass_over(map(self._conversation, answers))
+        self._window, self._most = window, lengths.max_length
+        report, tokenise = LengthReport(part, lengths), RatedTokeniser(chat, lengths)
+        super().__init__(part, tokenise, report, token_budget, 1.0, bad_rows, workshop or Workshop())
 
     def trees(self, answers: Sequence[RatedAnswer]) -> list[Tree]:
-        """Trees of the groups: for each answer its own path, and that of a mismatched answer after it.
-
-        Args:
-            answers: Any; one that is given again (the same object) is in the group of the second copies.
-
-        Raises:
-            ValueError: An answer is refused and ``bad_rows`` is ``stop``; one is over the token budget; a source loses
-                more than ``lengths.max_dropped`` allows; nothing is left, or nothing to mismatch.
-        """
-        trees = self._tokenising.trees([self._conversation(one) for one in answers])
-        kept = [one for one in answers if self.trained_tokens(one)]
-        try:
-            others = mismatches([group_of(one) for one in kept])
-        except ValueError as error:
-            raise ValueError(f"{self._part}: {error}") from error
-        groups: dict[str, list[tuple[TokenPath, TokenPath]]] = {}
-        most, cut = self._lengths.max_length, 0
-        for tree, answer, other in zip(trees, kept, others, strict=True):
-            [path], [stranger] = tree.paths, trees[other].paths
-            mismatched = with_answer_of(path, stranger)
-            if len(mismatched.tokens) > most:
-                mismatched = replace(mismatched, tokens=mismatched.tokens[:most], classes=mismatched.classes[:most])
-                cut += 1
-            groups.setdefault(tree.group, []).append((replace(path, desirable=answer.desirable), mismatched))
-        if cut:
-            self.say(
-                f"{cut} of {len(kept)} mismatched answers are cut at `data.lengths.max_length` = {most}; they are not "
-                "trained"
-            )
-        return grouped(groups, self._window, self._budget, self._part, "answer")
-
-    def _conversation(self, answer: RatedAnswer) -> Conversation:
-        # By identity, as the tokenising knows it: two rows may say the same.
-        if (done := self._done.get(id(answer))) is None:
-            turns = (*answer.prompt, Message("assistant", answer.completion))
-            done = self._done[id(answer)] = (
-                answer, Conversation(turns, answer.id, answer.source, group_of(answer)),
-            )  # fmt: skip
-        return done[1]
+        """Trees of the groups, held in memory; see :meth:`Part.examples`."""
+        return list(rated_trees(self.examples(self.read(answers)), self._window, self._budget, self._most))

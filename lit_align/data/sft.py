@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths
 from lit_align.data.mix import Mix
-from lit_align.data.mixture import group_of, questions_of, split
+from lit_align.data.mixture import split
 from lit_align.data.packing import WindowPlan
-from lit_align.data.tokenising import BadRows, Tokenising
+from lit_align.data.part import BadRows, Workshop, prepared
+from lit_align.data.prepared.prepared import Prepared
+from lit_align.data.tokenising import Tokenising
+from lit_align.data.trees import ConversationTrees
 from lit_align.data.window_module import WindowDataModule, refuse_mixture
-from lit_align.data.windows import Tree
 from lit_align.tokenizer import load_tokenizer
-from lit_align.types import Conversation, ConversationSource
+from lit_align.types import ConversationSource, Outline
 
 logger = logging.getLogger(__name__)  # the command keeps all ranks but the first silent
 
@@ -46,6 +48,11 @@ class SFTDataModule(WindowDataModule):
         split_seed: Seed of the split, apart from ``seed`` so that runs with several seeds have one validation set.
         seed: Seed of the order.
         workers: Processes that build forests ahead.
+        processes: Processes that tokenise before training, >= 1; null takes one, and all processors for more than
+            20,000 examples. The result is the same.
+        cache: Folder in which the tokenised data are kept, so that a later run with the same sources, files, base and
+            settings begins at once; null keeps none. What makes windows (``window``, ``token_budget``, the seeds of
+            orders) may change between the runs. A folder is as large as its tokens, 5 bytes each.
 
     Attributes:
         trained_groups: Groups on the training side of the split, once the conversations are read.
@@ -77,8 +84,10 @@ class SFTDataModule(WindowDataModule):
         split_seed: int = 0,
         seed: int = 0,
         workers: int = 0,
+        processes: int | None = None,
+        cache: str | None = None,
     ) -> None:
-        super().__init__(token_budget, workers)
+        super().__init__(token_budget, workers, processes, cache)
         refuse_mixture(window, val_fraction, replay or [], replay_share)
         if not sources:
             raise ValueError("`data.sources` is empty: name at least one source of conversations")
@@ -86,57 +95,57 @@ class SFTDataModule(WindowDataModule):
         self.val_fraction, self.replay_share, self.window = val_fraction, replay_share, window
         self.mix, self.lengths, self.turns, self.thinking = mix, lengths, turns, thinking
         self.bad_rows, self.split_seed, self.seed = bad_rows, split_seed, seed
-        self.chat: ChatFormat
-        self.trained_groups: frozenset[str] = frozenset()
-        self.trained_questions: frozenset[str] = frozenset()
 
     @property
     def _plan(self) -> WindowPlan:
         trained, replayed = self._trained, self._replayed
-        return WindowPlan(len(trained), len(replayed), self.window, self.replay_share, self.seed, _leaders(trained))
+        return WindowPlan(len(trained), len(replayed), self.window, self.replay_share, self.seed, trained.leaders)
 
     @property
     def _validation_plan(self) -> WindowPlan:
-        return WindowPlan(len(self._validation), 0, self.window, 0.0, 0, _leaders(self._validation))
+        return WindowPlan(len(self._validation), 0, self.window, 0.0, 0, self._validation.leaders)
 
     def setup(self, stage: str) -> None:
-        """Read, split and tokenise all conversations, once; says what was kept, cut and dropped."""
+        """Prepare all conversations, once, or find what an earlier run kept; says what was kept, cut and dropped."""
         del stage
         if self._trained:
             return
         logger.info("reading conversations; tokenizer of %s", self.base)
         self.chat = ChatFormat(load_tokenizer(self.base), thinking=self.thinking)
+        self._take(self._prepared(), partial(ConversationTrees, budget=self.token_budget))
+
+    def _prepare(self, workshop: Workshop) -> Prepared:
+        """Read, split, draw and tokenise all conversations."""
+        training, validation = (self._tokenising(part, 1.0, workshop) for part in ("training", "validation"))
         # Of each source; split before anything is drawn: what is drawn moves no conversation to the other side.
-        sides: dict[str, list[list[Conversation]]] = {"training": [], "validation": []}
-        parts = {side: self._tokenising(side, 1.0) for side in sides}
+        trained: list[list[Outline]] = []
+        held_out: list[Outline] = []
         for source in self.sources:
-            halves = split(source.usable(parts["training"].refuse), self.val_fraction, self.split_seed)
-            for side, half in zip(sides, halves, strict=True):
-                sides[side].append(source.draw(half, parts[side].trained_tokens) if half else [])
-        training, validation = ([one for source in half for one in source] for half in sides.values())
-        if self.val_fraction and training and not validation:
+            read = training.read(source.stream(training.refuse))
+            own, other = split(read, self.val_fraction, self.split_seed)
+            trained.append(source.draw(own, training.trained_tokens) if own else [])
+            held_out += source.draw(other, validation.trained_tokens) if other else []
+        every = [one for source in trained for one in source]
+        if self.val_fraction and every and not held_out:
             raise ValueError(
-                f"`data.val_fraction` = {self.val_fraction} holds out none of {len(training)} conversations; "
+                f"`data.val_fraction` = {self.val_fraction} holds out none of {len(every)} conversations; "
                 "raise it, name `data.val_sources`, or set it to 0"
             )
-        self.trained_groups = frozenset(group_of(one) for one in training)
-        self.trained_questions = questions_of(training)
-        if self.mix is not None and training:
-            drawn = self.mix.drawn(sides["training"], parts["training"].trained_tokens, parts["training"].say)
-            parts["training"].pass_over(training)
-            training = drawn
-        validation += parts["validation"].drawn(self.val_sources)
-        self._trained = parts["training"].trees(training)
-        wanted = validation or self.val_sources  # all of whose rows may have been refused
-        self._validation = parts["validation"].trees(validation) if wanted else []
+        epoch = every
+        if self.mix is not None and every:
+            epoch = self.mix.drawn(trained, training.trained_tokens, training.say)
+            training.pass_over(every)
+        held_out += validation.drawn(self.val_sources)
+        parts = {"training": (training, epoch)}
+        if held_out or self.val_sources:  # all of whose rows may have been refused
+            parts["validation"] = validation, held_out
         if self.replay:
-            part = self._tokenising("replay", 0.0)
-            replayed = part.drawn(self.replay)
-            self.trained_questions |= questions_of(replayed)
-            self._replayed = part.trees(replayed)
+            replay = self._tokenising("replay", 0.0, workshop)
+            parts["replay"] = replay, replay.drawn(self.replay)
+        return prepared(parts, every)
 
-    def _tokenising(self, part: str, weight: float) -> Tokenising:
-        return Tokenising(self.chat, self.lengths, self.turns, self.token_budget, weight, self.bad_rows, part)
+    def _tokenising(self, part: str, weight: float, workshop: Workshop) -> Tokenising:
+        return Tokenising(self.chat, self.lengths, self.turns, self.token_budget, weight, self.bad_rows, part, workshop)
 
     def identity(self) -> dict[str, str]:
         """Fingerprint of the tokens, and what decides which of them share a window."""
@@ -148,10 +157,3 @@ class SFTDataModule(WindowDataModule):
             "data.seed": str(self.seed),
             **({"data.mix": repr(self.mix)} if self.mix else {}),
         }
-
-
-def _leaders(trees: Sequence[Tree]) -> tuple[int, ...]:
-    """For each tree the number of the first of its group; nothing where no tree has one."""
-    first: dict[str, int] = {}
-    leaders = [first.setdefault(tree.group, number) if tree.group else number for number, tree in enumerate(trees)]
-    return tuple(leaders) if first else ()

@@ -1,24 +1,58 @@
-"""Conversations to trees of tokens, and the report of what was kept, cut and dropped."""
+"""Conversations to paths of tokens, and the part of the data that they make."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import Literal
+from dataclasses import dataclass
 
 from lit_align.data.chat import ChatFormat, Turns
 from lit_align.data.length_report import LengthReport
 from lit_align.data.lengths import Lengths, prompt_size
-from lit_align.data.windows import Tree, group_of_copy
-from lit_align.forest import TokenClass
+from lit_align.data.part import BadRows, Part, Workshop
+from lit_align.data.prepared.examples import Tokenised
+from lit_align.data.trees import ConversationTrees
+from lit_align.data.windows import Tree
 from lit_align.trie import shared_size
-from lit_align.types import Conversation, ConversationSource
+from lit_align.types import Conversation, ConversationSource, Outline
 
-BadRows = Literal["stop", "drop"]
+__all__ = ["BadRows", "ConversationTokeniser", "Tokenising"]
 
 
-class Tokenising:
+@dataclass(frozen=True)
+class ConversationTokeniser:
+    """Tokenises a conversation, a path for each trained turn.
+
+    Attributes:
+        chat: The chat format.
+        lengths: Token limits of an example.
+        turns: Which assistant turns are trained.
+    """
+
+    chat: ChatFormat
+    lengths: Lengths
+    turns: Turns
+
+    def __call__(self, conversation: Conversation) -> Tokenised:
+        """What becomes of a conversation."""
+        known = conversation.id, conversation.group, conversation.source
+        try:
+            rendered = self.chat.paths(conversation, self.turns)
+        except ValueError as error:
+            return Tokenised(*known, refused=error)
+        fitted = [self.lengths.fit(path) for path in rendered]
+        outcomes = tuple(
+            (outcome, prompt_size(path), len(path.tokens)) for path, (_, outcome) in zip(rendered, fitted, strict=True)
+        )
+        paths = tuple(path for path, _ in fitted if path is not None)
+        if not paths:
+            return Tokenised(*known, outcomes=outcomes)
+        least = max(len(path.tokens) for path in paths)
+        lost = sum(len(path.tokens) - len(cut.tokens) for path, (cut, _) in zip(rendered, fitted, strict=True) if cut)
+        size = shared_size([path.tokens for path in paths])
+        return Tokenised(*known, paths, size, least, outcomes, lost=lost)
+
+
+class Tokenising(Part):
     """Tokenises conversations of one part of the data, each once, and counts what becomes of their answers.
 
     Args:
@@ -29,7 +63,10 @@ class Tokenising:
         weight: Weight of the targets in the NLL: 1, or 0 for replayed conversations.
         bad_rows: What a row that the chat format refuses does: ``stop`` the run, or be counted and left out (``drop``).
         part: Name of the part, for messages.
+        workshop: What it shares with other parts; None for a part by itself.
     """
+
+    undivided = "answer"
 
     def __init__(
         self,
@@ -40,88 +77,17 @@ class Tokenising:
         weight: float,
         bad_rows: BadRows,
         part: str,
+        workshop: Workshop | None = None,
     ) -> None:
-        self._chat, self._lengths, self._turns = chat, lengths, turns
-        self._budget, self._weight, self._bad_rows = token_budget, weight, bad_rows
-        self._trees: dict[int, tuple[Conversation, Tree | None]] = {}
-        self._report = LengthReport(part, lengths)
+        tokenise = ConversationTokeniser(chat, lengths, turns)
+        report = LengthReport(part, lengths)
+        super().__init__(part, tokenise, report, token_budget, weight, bad_rows, workshop or Workshop())
 
-    def drawn(self, sources: Sequence[ConversationSource]) -> list[Conversation]:
+    def drawn(self, sources: Sequence[ConversationSource]) -> list[Outline]:
         """What each source draws of its usable rows."""
-        return [one for source in sources for one in source.draw(source.usable(self.refuse), self.trained_tokens)]
-
-    def trained_tokens(self, conversation: Conversation) -> int:
-        """Answer tokens that a conversation brings into training; 0 if nothing of it fits."""
-        tree = self._tree(conversation)
-        return 0 if tree is None else sum(int((path.classes == TokenClass.ANSWER).sum()) for path in tree.paths)
-
-    def say(self, line: str) -> None:
-        """Log a line about this part of the data."""
-        self._report.say(line)
+        read = ((source, self.read(source.stream(self.refuse))) for source in sources)
+        return [one for source, rows in read for one in source.draw(rows, self.trained_tokens)]
 
     def trees(self, conversations: Iterable[Conversation]) -> list[Tree]:
-        """Trees of the conversations that fit; says what was kept, cut and dropped, by source.
-
-        Args:
-            conversations: Any; one that is given again (the same object) is in the group of the second copies.
-
-        Raises:
-            ValueError: A row is refused and ``bad_rows`` is ``stop``; a path is over the token budget; a source
-                loses more answers than ``lengths.max_dropped`` allows; or nothing is left.
-        """
-        trees = []
-        given = Counter[int]()
-        for conversation in conversations:
-            if (tree := self._tree(conversation)) is not None:
-                trees.append(replace(tree, group=group_of_copy(tree.group, given[id(conversation)])))
-                given[id(conversation)] += 1
-        self._report.tell()
-        self._report.stop_if_empty(len(trees))
-        self._report.stop_at_losses()
-        return trees
-
-    def refuse(self, source: str, error: ValueError) -> None:
-        """Stop at a row that its source cannot read, or count it, as ``bad_rows`` says."""
-        self._refuse(source, error, read=False)
-
-    def pass_over(self, conversations: Iterable[Conversation]) -> None:
-        """Count those that a mix had no use for, and that were never tokenised."""
-        for one in conversations:
-            if id(one) not in self._trees:
-                self._report.pass_over(one.source)
-
-    def _refuse(self, source: str, error: ValueError, read: bool) -> None:
-        if self._bad_rows == "stop":
-            raise error
-        self._report.refuse(source, str(error), read)
-
-    def _tree(self, conversation: Conversation) -> Tree | None:
-        # By identity: two rows may say the same. The conversation is kept beside its tree, so no other gets its id.
-        if (done := self._trees.get(id(conversation))) is None:
-            self._report.row()
-            done = self._trees[id(conversation)] = (conversation, self._tokenised(conversation))
-        return done[1]
-
-    def _tokenised(self, conversation: Conversation) -> Tree | None:
-        source = conversation.source
-        try:
-            rendered = self._chat.paths(conversation, self._turns)
-        except ValueError as error:
-            self._refuse(source, error, read=True)
-            return None
-        paths = []
-        for path in rendered:
-            fitted, outcome = self._lengths.fit(path)
-            self._report.count(source, outcome, prompt_size(path), len(path.tokens))
-            if fitted is not None:
-                paths.append(replace(fitted, weight=self._weight, source=source))
-        if not paths:
-            return None
-        longest = max(len(path.tokens) for path in paths)
-        if longest > self._budget:
-            raise ValueError(
-                f"{conversation.id}: its {longest} tokens are over `data.token_budget` = {self._budget}; "
-                "raise the budget or lower `data.lengths.max_length`"
-            )
-        size = shared_size([path.tokens for path in paths])
-        return Tree(conversation.id, tuple(paths), size, conversation.group)
+        """Trees of the conversations that fit, held in memory; see :meth:`Part.examples`."""
+        return list(ConversationTrees(self.examples(self.read(conversations)), self._budget))

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
+from typing import cast
 
 from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths
 from lit_align.data.mix import Mix
-from lit_align.data.mixture import group_of, is_held_out, questions_of
+from lit_align.data.mixture import is_held_out
 from lit_align.data.packing import GroupPlan
+from lit_align.data.part import BadRows, Part, Workshop, prepared
+from lit_align.data.preference import pair_counts
+from lit_align.data.prepared.prepared import Prepared
 from lit_align.data.rated_tokenising import RatedTokenising
-from lit_align.data.tokenising import BadRows
+from lit_align.data.rated_trees import RatedTrees, rated_trees
 from lit_align.data.window_module import WindowDataModule, refuse_mixture
-from lit_align.data.windows import Tree
+from lit_align.rated import RatedSource
 from lit_align.tokenizer import load_tokenizer
-from lit_align.types import RatedAnswer, RatedSource
+from lit_align.types import Outline
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +54,11 @@ class UnpairedDataModule(WindowDataModule):
         split_seed: Seed of the split, apart from ``seed`` so that runs with several seeds have one validation set.
         seed: Seed of the order.
         workers: Processes that build forests ahead.
+        processes: Processes that tokenise before training, >= 1; null takes one, and all processors for more than
+            20,000 answers. The result is the same.
+        cache: Folder in which the tokenised data are kept, so that a later run with the same sources, files, base and
+            settings begins at once; null keeps none. What makes windows (``window``, ``token_budget``, the seeds of
+            orders) may change between the runs. A folder is as large as its tokens, 5 bytes each.
 
     Attributes:
         trained_groups: Groups on the training side of the split, once the answers are read.
@@ -77,8 +86,10 @@ class UnpairedDataModule(WindowDataModule):
         split_seed: int = 0,
         seed: int = 0,
         workers: int = 0,
+        processes: int | None = None,
+        cache: str | None = None,
     ) -> None:
-        super().__init__(token_budget, workers)
+        super().__init__(token_budget, workers, processes, cache)
         refuse_mixture(window, val_fraction, [], 0.0)
         if not sources:
             raise ValueError("`data.sources` is empty: name at least one source of rated answers")
@@ -86,103 +97,94 @@ class UnpairedDataModule(WindowDataModule):
         self.val_fraction, self.window = val_fraction, window
         self.mix, self.lengths, self.thinking = mix, lengths, thinking
         self.bad_rows, self.split_seed, self.seed = bad_rows, split_seed, seed
-        self.chat: ChatFormat
-        self.trained_groups: frozenset[str] = frozenset()
-        self.trained_questions: frozenset[str] = frozenset()
 
     def setup(self, stage: str) -> None:
-        """Read, split and tokenise all answers, once; says what was kept, cut and dropped."""
+        """Prepare all answers, once, or find what an earlier run kept; says what was kept, cut and dropped."""
         del stage
         if self._trained:
             return
         logger.info("reading rated answers; tokenizer of %s", self.base)
         self.chat = ChatFormat(load_tokenizer(self.base), thinking=self.thinking)
-        training, validation = (self._tokenising(part) for part in ("training", "validation"))
-        by_source = self._side(False, training.refuse)
-        trained = [one for source in by_source for one in source]
-        self.trained_groups = frozenset(map(group_of, trained))
-        self.trained_questions = questions_of(trained)
-        # A row that cannot be read is on neither side; it was refused while the first one was read.
-        held_out = self._side(True, lambda *_: None) if self.val_fraction else []
-        validated = [one for source in held_out for one in source]
-        if self.val_fraction and trained and not validated:
-            raise ValueError(
-                f"`data.val_fraction` = {self.val_fraction} holds out none of {len(trained)} answers; raise it, name "
-                "`data.val_sources`, or set it to 0"
-            )
-        if self.mix is not None and trained:
-            # After the split: what is drawn moves no answer to the other side.
-            drawn = self.mix.drawn(by_source, training.trained_tokens, training.say)
-            training.pass_over(trained)
-            trained = drawn
-        for source in self.val_sources:
-            validated += source.usable(lambda _: True, validation.refuse)
-        self._trained = training.trees(trained)
-        self._refuse_one_sided()
-        wanted = validated or self.val_sources  # all of whose rows may have been refused
-        self._validation = validation.trees(validated) if wanted else []
-        plan = self._plan
-        sizes = [
-            sum(plan.counts[group] for group in plan.trained_in(window)) for window in range(plan.windows_per_epoch)
-        ]
+        most = self.lengths.max_length
+        self._take(self._prepared(), partial(rated_trees, window=self.window, budget=self.token_budget, most=most))
         good, bad = self.rated_counts
+        if not good or not bad:
+            there, other = ("good", "bad") if good else ("bad", "good")
+            raise ValueError(
+                f"training: all {good + bad} answers are {there}, and KTO needs both kinds: name a source with {other} "
+                "ones, or look at its labels; answers that are all good are for SFTDataModule"
+            )
+        plan = self._plan
+        sizes = plan.held()
         logger.info(
             f"training: {good + bad} answers in {len(plan.counts)} groups, {good} good and {bad} bad; "
             f"{plan.windows_per_epoch} windows an epoch, of {min(sizes)} to {max(sizes)} answers (asked for: "
             f"{self.window})"
         )
 
+    def _prepare(self, workshop: Workshop) -> Prepared:
+        """Read, split, draw and tokenise all answers."""
+        training, validation = (self._tokenising(part, workshop) for part in ("training", "validation"))
+        by_source = self._side(False, training, training.refuse)
+        every = [one for source in by_source for one in source]
+        # A row that cannot be read is on neither side; it was refused while the first one was read.
+        held_out = self._side(True, validation, lambda *_: None) if self.val_fraction else []
+        checked = [one for source in held_out for one in source]
+        if self.val_fraction and every and not checked:
+            raise ValueError(
+                f"`data.val_fraction` = {self.val_fraction} holds out none of {len(every)} answers; raise it, name "
+                "`data.val_sources`, or set it to 0"
+            )
+        epoch = every
+        if self.mix is not None and every:
+            # After the split: what is drawn moves no answer to the other side.
+            epoch = self.mix.drawn(by_source, training.trained_tokens, training.say)
+            training.pass_over(every)
+        for source in self.val_sources:
+            checked += validation.read(source.stream(lambda _: True, validation.refuse))
+        parts: dict[str, tuple[Part, list[Outline]]] = {"training": (training, epoch)}
+        if checked or self.val_sources:  # all of whose rows may have been refused
+            parts["validation"] = validation, checked
+        return prepared(parts, every)
+
     @property
     def rated_counts(self) -> tuple[int, int]:
         """Good and bad answers of an epoch of training."""
-        counts = Counter(_ratings(self._trained))
-        return counts[True], counts[False]
+        good = sum(self._ratings)
+        return good, len(self._ratings) - good
 
-    def _refuse_one_sided(self) -> None:
-        counts = self.rated_counts
-        if 0 in counts:
-            there, other = ("good", "bad") if counts[0] else ("bad", "good")
-            raise ValueError(
-                f"training: all {sum(counts)} answers are {there}, and KTO needs both kinds: name a source with "
-                f"{other} ones, or look at its labels; answers that are all good are for SFTDataModule"
-            )
+    @property
+    def _ratings(self) -> tuple[bool, ...]:
+        return cast(RatedTrees, self._trained).ratings
 
-    def _side(self, held_out: bool, refuse: Callable[[str, ValueError], None]) -> list[list[RatedAnswer]]:
+    def _side(
+        self, held_out: bool, part: RatedTokenising, refuse: Callable[[str, ValueError], None]
+    ) -> list[list[Outline]]:
         """The answers of each source on one side of the split."""
 
         def keep(group: str) -> bool:
             return is_held_out(group, self.val_fraction, self.split_seed) == held_out
 
-        return [source.usable(keep, refuse) for source in self.sources]
+        return [part.read(source.stream(keep, refuse)) for source in self.sources]
 
-    def _tokenising(self, part: str) -> RatedTokenising:
-        return RatedTokenising(self.chat, self.lengths, self.window, self.token_budget, self.bad_rows, part)
+    def _tokenising(self, part: str, workshop: Workshop) -> RatedTokenising:
+        return RatedTokenising(self.chat, self.lengths, self.window, self.token_budget, self.bad_rows, part, workshop)
 
     @property
     def _plan(self) -> GroupPlan:
-        return GroupPlan(_counts(self._trained), self.window, self.seed)
+        return GroupPlan(pair_counts(self._trained), self.window, self.seed)
 
     @property
     def _validation_plan(self) -> GroupPlan:
-        return GroupPlan(_counts(self._validation), self.window, 0)
+        return GroupPlan(pair_counts(self._validation), self.window, 0)
 
     def identity(self) -> dict[str, str]:
         """Fingerprints of the tokens and of the ratings, and what decides which answers share a window."""
-        ratings = repr([*_ratings(self._trained)]).encode()
         return {
             "data": self._fingerprint,
-            "data.ratings": hashlib.sha256(ratings).hexdigest()[:16],
+            "data.ratings": hashlib.sha256(bytes(self._ratings)).hexdigest()[:16],
             "data.window": str(self.window),
             "data.token_budget": str(self.token_budget),
             "data.seed": str(self.seed),
             **({"data.mix": repr(self.mix)} if self.mix else {}),
         }
-
-
-def _ratings(trees: list[Tree]) -> Iterable[bool]:
-    """Of the answers of some trees, in their order; the mismatched ones have none."""
-    return (path.desirable for tree in trees for path in tree.paths if path.desirable is not None)
-
-
-def _counts(trees: list[Tree]) -> tuple[int, ...]:
-    return tuple(len(tree.paths) // 2 for tree in trees)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from inspect import signature
 from itertools import cycle, islice
+from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning as L  # noqa: N812  the name that its users know
@@ -17,10 +19,22 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
+from lit_align.data.chat import ChatFormat
+from lit_align.data.length_report import LengthReport
+from lit_align.data.lengths import Lengths
 from lit_align.data.packing import Plan, WindowSampler
+from lit_align.data.part import Workshop
+from lit_align.data.prepared.cache import PreparedCache
+from lit_align.data.prepared.deciding import deciding
+from lit_align.data.prepared.examples import Examples
+from lit_align.data.prepared.prepared import Prepared
+from lit_align.data.trees import ConversationTrees, GivenTrees, Trees
 from lit_align.data.windows import Tree, WindowDataset
 from lit_align.forest import TokenForest, TokenPath, Window
 from lit_align.types import ConversationSource
+
+# On what is prepared; the tokenizer of the base is looked into.
+_WITHOUT_EFFECT = {"base", "window", "token_budget", "replay_share", "seed", "workers", "processes", "cache"}
 
 
 def _as_it_is(window: Any) -> Any:
@@ -59,12 +73,8 @@ def refuse_mixture(window: int, val_fraction: float, replay: Sequence[Conversati
         )
 
 
-def _longest_first(trees: Iterable[Tree]) -> list[Tree]:
-    return sorted(trees, key=lambda tree: (-tree.size, tree.name))
-
-
-class WindowDataModule(L.LightningDataModule, ABC):
-    """Windows of token forests; a subclass reads and tokenises in ``setup`` and names the plan of its windows.
+class ForestDataModule(L.LightningDataModule, ABC):
+    """Windows of token forests, from trees and a plan: loaders, the forests tried at the start, the fingerprint.
 
     Args:
         token_budget: Tokens a forest (one forward and backward pass), > 0.
@@ -72,12 +82,17 @@ class WindowDataModule(L.LightningDataModule, ABC):
 
     Attributes:
         holds: What the examples are, ``conversations`` or ``pairs``; a model trains on one of them.
+        chat: The chat format, once the data are set up.
+        reports: What became of the rows of ``training``, ``validation`` and ``replay``, once they are set up.
+        trained_groups: Groups on the training side of the split, once they are.
+        trained_questions: What these and the replayed conversations open with.
 
     Raises:
         ValueError: A value is out of its range.
     """
 
     holds: ClassVar[str]
+    chat: ChatFormat
 
     def __init__(self, token_budget: int, workers: int) -> None:
         super().__init__()
@@ -86,9 +101,25 @@ class WindowDataModule(L.LightningDataModule, ABC):
         if workers < 0:
             raise ValueError(f"`data.workers` must be >= 0, got {workers}")
         self.token_budget, self.workers = token_budget, workers
-        self._trained: list[Tree] = []
-        self._replayed: list[Tree] = []
-        self._validation: list[Tree] = []
+        self._trained: Trees = GivenTrees([])
+        self._replayed: Trees = GivenTrees([])
+        self._validation: Trees = GivenTrees([])
+        self.reports: Mapping[str, LengthReport] = {}
+        self.trained_groups: frozenset[str] = frozenset()
+        self.trained_questions: frozenset[str] = frozenset()
+
+    @property
+    def parts(self) -> dict[str, Trees]:
+        """The trees of ``training``, ``validation`` and ``replay``."""
+        return {"training": self._trained, "validation": self._validation, "replay": self._replayed}
+
+    def planned_forests(self, window: int) -> list[list[Tree]]:
+        """The trees of each forest of a window of the run on one process; nothing is built.
+
+        Args:
+            window: Its number, from 0.
+        """
+        return WindowDataset(self._trained, self._replayed, self._plan, self.token_budget, 0, 1).packed(window)
 
     @property
     @abstractmethod
@@ -103,8 +134,7 @@ class WindowDataModule(L.LightningDataModule, ABC):
     @cached_property
     def source_names(self) -> tuple[str, ...]:
         """Names of the sources of all examples, in the order of their first ones; the same on all ranks."""
-        trees = [*self._trained, *self._validation]
-        return tuple(dict.fromkeys(path.source for tree in trees for path in tree.paths))
+        return tuple(dict.fromkeys([*self._trained.source_names(), *self._validation.source_names()]))
 
     @property
     def windows_per_epoch(self) -> int:
@@ -137,9 +167,9 @@ class WindowDataModule(L.LightningDataModule, ABC):
                     "`data.val_sources`"
                 )
             return []
-        return self._loader(self._dataset(self._validation, [], self._validation_plan), None)
+        return self._loader(self._dataset(self._validation, GivenTrees([]), self._validation_plan), None)
 
-    def _dataset(self, trained: list[Tree], replayed: list[Tree], plan: Plan) -> WindowDataset:
+    def _dataset(self, trained: Trees, replayed: Trees, plan: Plan) -> WindowDataset:
         trainer = self.trainer
         assert trainer is not None
         return WindowDataset(trained, replayed, plan, self.token_budget, trainer.global_rank, trainer.world_size)
@@ -160,11 +190,11 @@ class WindowDataModule(L.LightningDataModule, ABC):
         """
         plan = self._plan
         # A window may replay a conversation more than once.
-        replayed = islice(cycle(_longest_first(self._replayed)), plan.most_replayed)
-        pool = _longest_first([*_longest_first(self._trained)[: plan.most_trained], *replayed])
+        replayed = islice(cycle(self._replayed.largest(plan.most_replayed)), plan.most_replayed)
+        pool = GivenTrees([*self._trained.largest(plan.most_trained), *replayed])
         groups: list[tuple[TokenPath, ...]] = []
         room = self.token_budget
-        for tree in pool:
+        for tree in pool.largest(len(pool)):
             if tree.size > room:
                 path = max(tree.paths, key=lambda path: len(path.tokens))
                 rest = replace(path, tokens=np.resize(path.tokens, room), classes=np.resize(path.classes, room))
@@ -178,9 +208,7 @@ class WindowDataModule(L.LightningDataModule, ABC):
 
     def probe_forest(self) -> TokenForest:
         """The two shortest trees, of several paths if there are any; one group, so that there is a branch to check."""
-        once = {id(tree.paths[0]): tree for tree in self._trained}.values()  # an epoch may repeat an example
-        pool = sorted(once, key=lambda tree: (len(tree.paths) == 1, tree.size, tree.name))
-        return TokenForest.build([[path for tree in pool[:2] for path in tree.paths]])
+        return TokenForest.build([[path for tree in self._trained.smallest_to_share(2) for path in tree.paths]])
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -194,3 +222,58 @@ class WindowDataModule(L.LightningDataModule, ABC):
                 for path in tree.paths:
                     digest.update(path.tokens.tobytes() + path.classes.tobytes())
         return digest.hexdigest()[:16]
+
+
+class WindowDataModule(ForestDataModule):
+    """A subclass says how its data are prepared and names the plan of its windows.
+
+    Args:
+        token_budget: Tokens a forest (one forward and backward pass), > 0.
+        workers: Processes that build forests ahead, >= 0.
+        processes: Processes that tokenise, >= 1; None for one, and all processors for many examples.
+        cache: Folder in which prepared data are kept for later runs; None keeps none.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    lengths: Lengths
+
+    def __init__(self, token_budget: int, workers: int, processes: int | None, cache: str | None) -> None:
+        super().__init__(token_budget, workers)
+        if processes is not None and processes < 1:
+            raise ValueError(f"`data.processes` must be >= 1, or null, got {processes}")
+        self.processes, self.cache = processes, cache
+
+    def _prepared(self) -> Prepared:
+        """The data: prepared now, or by an earlier run."""
+        if self.cache is None:
+            ranks = 1 if self.trainer is None else self.trainer.world_size
+            return self._prepare(Workshop(None, self.processes, ranks))
+        # All options but those: one that is forgotten here costs a preparation, not a wrong training set.
+        names = signature(type(self)).parameters.keys() - _WITHOUT_EFFECT
+        settings = {name: getattr(self, name) for name in names}
+        kind = f"{type(self).__module__}.{type(self).__qualname__}"
+        key, made_by = deciding({"kind": kind, **settings}, self.chat.tokenizer)
+        kept = PreparedCache(Path(self.cache).expanduser(), key, made_by, self.lengths)
+        return kept.get(self._prepare, self.processes)
+
+    @abstractmethod
+    def _prepare(self, workshop: Workshop) -> Prepared:
+        """Read, split, draw and tokenise."""
+
+    def _take(self, prepared: Prepared, trees: Callable[[Examples], Trees]) -> None:
+        """Make trees of what was prepared.
+
+        Args:
+            prepared: The data.
+            trees: Makes them of what is trained or validated.
+        """
+        self.reports = prepared.reports
+        self.trained_groups, self.trained_questions = prepared.trained_groups, prepared.trained_questions
+        found = prepared.examples
+        self._trained = trees(found["training"])
+        if "validation" in found:
+            self._validation = trees(found["validation"])
+        if "replay" in found:
+            self._replayed = ConversationTrees(found["replay"], self.token_budget)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch.utils.data import Dataset
@@ -11,8 +10,6 @@ from torch.utils.data import Dataset
 from lit_align.data.packing import Plan, fill_forests, share_out
 from lit_align.forest import TokenForest, TokenPath, Window
 from lit_align.trie import shared_size
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,14 +75,27 @@ class WindowDataset(Dataset[Window]):
 
     def __getitem__(self, window: int) -> Window:
         """This rank's part of a window of the run; in each forest, what is replayed stands after the rest."""
-        members = [self._trained[i] for i in self._plan.trained_in(window)]
-        members += [self._replayed[i] for i in self._plan.replayed_in(window)]
+        members = self._members(window)
+        forests = tuple(TokenForest.build([tree.paths for tree in forest]) for forest in self._packed(members))
+        return Window(forests, window, tuple(tree.name for tree in members))
+
+    def packed(self, window: int) -> list[list[Tree]]:
+        """The trees of each forest of this rank's part of a window.
+
+        Args:
+            window: Its number, from 0 over the whole run.
+        """
+        return self._packed(self._members(window))
+
+    def _packed(self, members: list[Tree]) -> list[list[Tree]]:
         trees = joined(members)
         mine = [trees[i] for i in share_out([tree.size for tree in trees], self._ranks)[self._rank]]
         parts = [part for tree in mine for part in within(tree, self._budget)]
-        packed = fill_forests([part.size for part in parts], self._budget)
-        forests = tuple(TokenForest.build([parts[i].paths for i in forest]) for forest in packed)
-        return Window(forests, window, tuple(tree.name for tree in members))
+        return [[parts[i] for i in forest] for forest in fill_forests([part.size for part in parts], self._budget)]
+
+    def _members(self, window: int) -> list[Tree]:
+        members = [self._trained[i] for i in self._plan.trained_in(window)]
+        return members + [self._replayed[i] for i in self._plan.replayed_in(window)]
 
 
 def within(tree: Tree, budget: int) -> list[Tree]:
@@ -131,42 +141,6 @@ def within_budget(
                 continue
         runs.append((list(added), shared_size([path.tokens for path in added])))
     return runs
-
-
-def grouped(
-    groups: Mapping[str, Sequence[tuple[TokenPath, TokenPath]]], window: int, budget: int, part: str, what: str
-) -> list[Tree]:
-    """Trees of groups whose members are two paths each, in as few as hold the limits; members stay in order.
-
-    Args:
-        groups: Members by the group's name.
-        window: Most members of a tree; a larger group is split, and the log says so.
-        budget: Most rows of a tree; a larger group is split, a larger member is an error.
-        part: Name of the part of the data, for messages.
-        what: What a member is, for messages.
-
-    Raises:
-        ValueError: A member takes more rows than `budget`.
-    """
-    trees = []
-    split = 0
-    for name, members in groups.items():
-        paths = [path for member in members for path in member]
-        runs = within_budget(paths, budget, together=2, most=2 * window)
-        split += len(runs) > 1
-        for number, (run, size) in enumerate(runs, start=1):
-            if size > budget:
-                raise ValueError(
-                    f"{run[0].example}: the {size} tokens of its {what} are over `data.token_budget` = {budget}; "
-                    "raise the budget or lower `data.lengths.max_length`"
-                )
-            trees.append(Tree(name if len(runs) == 1 else f"{name} part {number}", tuple(run), size))
-    if split:
-        logger.info(
-            f"{part}: {split} of {len(groups)} groups hold more {what}s than `data.window` = {window} or more tokens "
-            f"than `data.token_budget` = {budget}, and are split"
-        )
-    return trees
 
 
 def joined(trees: Sequence[Tree]) -> list[Tree]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from lit_align.data.chat import ChatFormat
 from lit_align.evals.answering import Answer
 from lit_align.models.policy import Policy
+from lit_align.types import Message, SamplePrompt
 
 Bounds = tuple[float, float]
 """Smallest and largest value that a measure can have; infinite where there is no bound."""
@@ -130,6 +131,11 @@ class Benchmark(ABC):
     def published_questions(self) -> list[str]:
         """Questions of a published set, which training may not hold in whatever form; none by default."""
         return []
+
+    def asked(self) -> list[SamplePrompt]:
+        """What is asked, for a search for it in the training data; by default the published questions."""
+        questions = enumerate(self.published_questions(), start=1)
+        return [SamplePrompt(str(n), (Message("user", text),), "", self.name) for n, text in questions]
 
     @abstractmethod
     def run(self, policy: Policy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:

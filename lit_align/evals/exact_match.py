@@ -12,7 +12,7 @@ from lit_align.data.chat import ChatFormat
 from lit_align.evals.answering import Generation
 from lit_align.evals.benchmark import SHARE, Benchmark, Bounds, ItemResult
 from lit_align.models.policy import Policy
-from lit_align.types import EvalItem, EvalSource
+from lit_align.types import EvalItem, EvalSource, SamplePrompt
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,10 @@ class ExactMatchBenchmark(Benchmark):
             "n": len(items),
             **self.generation.conditions(),
         }
+
+    def asked(self) -> list[SamplePrompt]:
+        """See :meth:`Benchmark.asked`."""
+        return self.items.prompts()
 
     def run(self, policy: Policy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:
         """Ask the model every question; see :meth:`Benchmark.run`."""

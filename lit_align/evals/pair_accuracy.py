@@ -28,7 +28,7 @@ from lit_align.losses.anchor import ReverseKL
 from lit_align.models.policy import Policy
 from lit_align.models.reference import BaseReference, Reference
 from lit_align.ops.frozen_head import score_tokens, token_logps
-from lit_align.types import PairSource, PreferencePair
+from lit_align.types import PairSource, PreferencePair, SamplePrompt
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,10 @@ class PairAccuracyBenchmark(Benchmark):
     def groups(self) -> frozenset[str]:
         """See :meth:`Benchmark.groups`."""
         return frozenset(group_of(pair) for pair in self._pairs.values())
+
+    def asked(self) -> list[SamplePrompt]:
+        """See :meth:`Benchmark.asked`."""
+        return [SamplePrompt(one.id, one.prompt, one.chosen, one.source, one.group) for one in self._pairs.values()]
 
     @torch.no_grad()
     def run(self, policy: Policy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:

@@ -15,7 +15,7 @@ from lit_align.evals.answering import Generation
 from lit_align.evals.benchmark import SHARE, Benchmark, Bounds, ItemResult
 from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.models.policy import Policy
-from lit_align.types import EvalItem, EvalSource, PairSource, PreferencePair
+from lit_align.types import EvalItem, EvalSource, PairSource, PreferencePair, SamplePrompt
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,10 @@ class PreferredAnswerBenchmark(Benchmark):
     def groups(self) -> frozenset[str]:
         """See :meth:`Benchmark.groups`."""
         return frozenset(group_of(pair) for pair in self._pairs)
+
+    def asked(self) -> list[SamplePrompt]:
+        """See :meth:`Benchmark.asked`."""
+        return [SamplePrompt(one.id, one.prompt, one.chosen, one.source, one.group) for one in self._pairs]
 
     def run(self, policy: Policy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:
         """Ask the model every question; see :meth:`Benchmark.run`."""

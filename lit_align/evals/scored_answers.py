@@ -19,7 +19,7 @@ from lit_align.evals.held_out import held_out, kept_conversations
 from lit_align.evals.judge.contract import Judged, Scorer
 from lit_align.evals.scored import scored, scorer_conditions
 from lit_align.models.policy import Policy
-from lit_align.types import Conversation, ConversationSource
+from lit_align.types import Conversation, ConversationSource, SamplePrompt
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +154,13 @@ class ScoredAnswersBenchmark(Benchmark):
             for one in self._held_out
             for name in (group_of(one), messages_hash(one.messages[:-1]), content_hash(one))
         )
+
+    def asked(self) -> list[SamplePrompt]:
+        """See :meth:`Benchmark.asked`."""
+        return [
+            SamplePrompt(one.id, one.messages[:-1], one.messages[-1].content, one.source, one.group)
+            for one in self._held_out
+        ]
 
     def run(self, policy: Policy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:
         """Ask every prompt; see :meth:`Benchmark.run`."""

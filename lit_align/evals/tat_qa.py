@@ -20,7 +20,7 @@ from lit_align.evals.answering import Answer, Generation
 from lit_align.evals.benchmark import SHARE, Benchmark, Bounds, ItemResult
 from lit_align.metrics.tat_qa import TATQAPrediction, score_answer
 from lit_align.models.policy import Policy
-from lit_align.types import Message
+from lit_align.types import Message, SamplePrompt
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +115,13 @@ class TATQABenchmark(Benchmark):
     def groups(self) -> frozenset[str]:
         """See :meth:`Benchmark.groups`."""
         return frozenset(self._group(one.context, one.question) for one in self._asked)
+
+    def asked(self) -> list[SamplePrompt]:
+        """See :meth:`Benchmark.asked`."""
+        return [
+            SamplePrompt(one.question.uid, (Message("user", one.text),), "", self.name, one.context.uid)
+            for one in self._asked
+        ]
 
     def run(self, policy: Policy, chat: ChatFormat, *, progress: str | None = None) -> list[ItemResult]:
         """Ask every question; see :meth:`Benchmark.run`."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lit_align.models.adapter_folder import AdapterFolder
-from lit_align.models.reference.adapters import LIVE, adapted_layers, only_adapters, train_live_adapter
+from lit_align.models.reference.adapters import LIVE, adapted_layers, below_live, only_adapters, train_live_adapter
 
 if TYPE_CHECKING:
     from lit_align.models.loading import LoRA
@@ -82,7 +82,7 @@ class AdapterSwitch:
             with only_adapters(policy, ()):
                 yield
             return
-        below = _below_live(policy)
+        below = below_live(policy)
         folder.add_to(policy.peft, _AGAINST)
         try:
             train_live_adapter(policy, below)  # PEFT's adding makes the new one trainable
@@ -103,13 +103,9 @@ def put_in_place_of_live(policy: Policy, folder: AdapterFolder) -> None:
         FileNotFoundError: There is no adapter.
         ValueError: It is broken or does not fit the base.
     """
-    below = _below_live(policy)
+    below = below_live(policy)
     for layer in adapted_layers(policy):
         layer._active_adapter = below  # or PEFT would warn of another adapter that it makes active
     policy.peft.delete_adapter(LIVE)
     folder.add_to(policy.peft, LIVE)
     train_live_adapter(policy, below)
-
-
-def _below_live(policy: Policy) -> list[str]:
-    return [name for name in adapted_layers(policy)[0].active_adapters if name != LIVE]

@@ -18,7 +18,7 @@ from lit_align.models.tree_attention import ATTENTION_NAME, register_forest_atte
 from lit_align.tokenizer import BaseLocation, resolve_base
 
 if TYPE_CHECKING is True:  # in this form jsonargparse does not import them to read the annotations of LoRA
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel
 
 _LARGE_BYTES = 500_000_000  # read within a second or two
@@ -179,9 +179,21 @@ def add_lora(model: PreTrainedModel, lora: LoRA) -> PeftModel:
     Raises:
         ValueError: No layer has one of the target names (PEFT's message names them).
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
-    config = LoraConfig(
+    with quiet_peft():
+        adapted = get_peft_model(model, lora_config(lora))
+    for name, parameter in adapted.named_parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            raise ValueError(f"adapter `{name}` is {parameter.dtype}; adapters must be float32")
+    return adapted
+
+
+def lora_config(lora: LoRA) -> LoraConfig:
+    """What PEFT needs to make an adapter; each call makes another one, since PEFT changes what it is given."""
+    from peft import LoraConfig
+
+    return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT annotates int and computes with any number
         lora_dropout=lora.dropout,
@@ -189,12 +201,6 @@ def add_lora(model: PreTrainedModel, lora: LoRA) -> PeftModel:
         bias="none",
         task_type="CAUSAL_LM",
     )
-    with quiet_peft():
-        adapted = get_peft_model(model, config)
-    for name, parameter in adapted.named_parameters():
-        if parameter.requires_grad and parameter.dtype != torch.float32:
-            raise ValueError(f"adapter `{name}` is {parameter.dtype}; adapters must be float32")
-    return adapted
 
 
 @contextmanager

@@ -95,9 +95,9 @@ class Policy(nn.Module):
         """The trained parameters by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
-    def adapter_config(self) -> dict[str, Any]:
-        """What PEFT needs beside the weights to open the adapter, in plain types."""
-        config = self.peft.peft_config["default"].to_dict()
+    def adapter_config(self, adapter: str = "default") -> dict[str, Any]:
+        """What PEFT needs beside the weights to open an adapter, the live one by default, in plain types."""
+        config = self.peft.peft_config[adapter].to_dict()
         plain: dict[str, Any] = json.loads(json.dumps(config, default=sorted))  # sets to lists, enums to their text
         return plain
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,6 +16,7 @@ from lit_align.models.loading import LoRA, Weights
 from lit_align.models.policy import Policy
 from lit_align.models.reference import BaseReference, Reference, refuse_trainable_base
 from lit_align.models.tree_attention import AttentionPath
+from lit_align.modules.nonfinite import stop_at_nonfinite
 from lit_align.modules.objective import Objective, WindowData
 from lit_align.modules.optimizer import OptimizerFactory, decay_groups, optimizer_identity
 from lit_align.modules.resume import (
@@ -29,14 +29,10 @@ from lit_align.modules.resume import (
     rng_state,
     weights_identity,
 )
-from lit_align.modules.schedule import CosineSchedule, Schedule
 from lit_align.modules.startup import check_start, peak_memory_gb, refuse_other_data, refuse_trainer_settings
+from lit_align.schedule import CosineSchedule, Schedule
 
 logger = logging.getLogger(__name__)
-
-
-class NonFiniteError(RuntimeError):
-    """A loss or a gradient is nan or inf; the message names window, examples and saved state."""
 
 
 class AlignModule(Objective):
@@ -111,7 +107,7 @@ class AlignModule(Objective):
     def configure_optimizers(self) -> Any:
         """The optimizer over the adapter, and its schedule by step."""
         optimizer = self.optimizer_factory(decay_groups(self.policy.adapter_parameters()))
-        total = self.total_steps()
+        total = self.schedule_steps()
         scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -134,6 +130,10 @@ class AlignModule(Objective):
             )
         return 0
 
+    def schedule_steps(self) -> int:
+        """Optimizer steps that the schedule goes over; 0 where they have no end."""
+        return self.total_steps()
+
     @property
     def _data(self) -> WindowData:
         data = getattr(self.trainer, "datamodule", None)
@@ -144,13 +144,25 @@ class AlignModule(Objective):
     def on_train_start(self) -> None:
         """Check policy, reference and attention on real data, and try the largest forest; leaves no trace."""
         start = rng_state()
-        check_start(self, self._data.probe_forest(), self._data.largest_forest(), fresh=self.global_step == 0)
+        check_start(self, self._data.probe_forest(), self._data.largest_forest(), self.start_reference())
         restore_rng(start)
+
+    def start_reference(self) -> Reference | None:
+        """What the policy must equal to the bit now; None where its adapter has been trained."""
+        return self.reference if self.global_step == 0 else None
+
+    def draw_next_window_from(self, state: Mapping[str, Any]) -> None:
+        """Have the next window begin with these random numbers, whatever is drawn until then.
+
+        Args:
+            state: Of :func:`~lit_align.modules.resume.rng_state`.
+        """
+        self._resume_rng = state
 
     # ------------------------------------------------------------------ the window
 
     def on_train_batch_start(self, batch: Window, batch_idx: int) -> None:
-        """Take up the random numbers of the checkpoint, if there was one."""
+        """Take up the random numbers of the checkpoint or of a stage that begins, if there was one."""
         del batch, batch_idx
         if self._resume_rng is not None:
             restore_rng(self._resume_rng)
@@ -182,7 +194,7 @@ class AlignModule(Objective):
         adapter = self.policy.adapter_parameters().values()
         norm = torch.nn.utils.get_total_norm([p.grad for p in adapter if p.grad is not None])
         if not (bool(torch.isfinite(totals).all()) and bool(torch.isfinite(norm))):
-            self._stop_at_nonfinite(window, torch.stack(shares), float(norm))
+            stop_at_nonfinite(self.trainer, window, torch.stack(shares), float(norm))
         if self.max_grad_norm:
             torch.nn.utils.clip_grads_with_norm_(adapter, self.max_grad_norm, norm)
         scheduler = cast(LambdaLR, self.lr_schedulers())
@@ -211,20 +223,6 @@ class AlignModule(Objective):
 
     def _over_ranks(self, sums: Tensor) -> Tensor:
         return cast(Tensor, self.trainer.strategy.reduce(sums, reduce_op="sum"))
-
-    def _stop_at_nonfinite(self, window: Window, shares: Tensor, norm: float) -> None:
-        bad = [forest for forest, share in zip(window.forests, shares.isfinite(), strict=False) if not bool(share)]
-        names = sorted({name for forest in bad for name in forest.examples}) or list(window.examples)
-        what = "loss" if bad else f"gradient norm ({norm})" if window.forests else "loss on another rank"
-        saved = "nothing (no log folder)"
-        if self.trainer.log_dir is not None:
-            saved = str(Path(self.trainer.log_dir) / "checkpoints" / f"nonfinite-step-{self.global_step:06d}.ckpt")
-            self.trainer.save_checkpoint(saved)
-        raise NonFiniteError(
-            f"window {window.index}: {what} is not finite; examples: {', '.join(names[:8])}"
-            f"{f' and {len(names) - 8} more' if len(names) > 8 else ''}. State before the window: {saved}. "
-            "Look at these examples, or lower the learning rate."
-        )
 
     # ------------------------------------------------------------------ validation
 
@@ -265,7 +263,7 @@ class AlignModule(Objective):
             "attention": self.attention,
             "precision": str(self.trainer.precision),
             "world size": str(self.trainer.world_size),
-            **({"total steps": str(self.total_steps())} if self.schedule.uses_total() else {}),
+            **({"total steps": str(self.schedule_steps())} if self.schedule.uses_total() else {}),
             **self.objective_identity(),
             **self._data.identity(),
         }
@@ -290,7 +288,7 @@ class AlignModule(Objective):
             raise ValueError(f"{path} was not written by lit_align; start a new run instead of resuming")
         if self.trainer.state.fn == "fit":
             refuse_differences(own["identity"], self.identity(), path)
-            self._resume_rng = own["rng"][self.trainer.global_rank]
+            self.draw_next_window_from(own["rng"][self.trainer.global_rank])
         else:
             refuse_other_weights(own["identity"], weights_identity(self.policy), path)
         # After the settings: a rank that differs is said as such, not as the shapes that follow from it.

@@ -17,7 +17,6 @@ from lit_align.losses.preference.sigmoid import SigmoidLoss
 from lit_align.models.loading import LoRA, Weights
 from lit_align.models.reference import Reference
 from lit_align.models.tree_attention import AttentionPath
-from lit_align.modules.base import AlignModule
 from lit_align.modules.comparison import Comparison, reference_hidden
 from lit_align.modules.objective import ForestLoss
 from lit_align.modules.optimizer import OptimizerFactory
@@ -33,11 +32,13 @@ from lit_align.modules.pair_scoring import (
     score_pairs,
 )
 from lit_align.modules.resume import Identity, over_ranks
-from lit_align.modules.schedule import Schedule
+from lit_align.modules.staged import StagedModule
 from lit_align.modules.startup import prepare_reference
+from lit_align.schedule import Schedule
+from lit_align.stage import refuse_coupled_dropout
 
 
-class DPOModule(AlignModule):
+class DPOModule(StagedModule):
     r"""Trains a LoRA policy on pairs of a chosen and a rejected answer.
 
     The loss is the mean of a per-pair loss over the whole window, all forests and ranks. The default is that of DPO
@@ -98,11 +99,7 @@ class DPOModule(AlignModule):
         )
         self.loss: PreferenceLoss = loss or SigmoidLoss()
         self.anchor = anchor
-        if self.loss.couples_pairs and lora.dropout:
-            raise ValueError(
-                f"`lora.dropout` = {lora.dropout}: {type(self.loss).__name__} couples the pairs of a window, which are "
-                "passed twice, and dropout would be drawn anew: set it to 0 or take a loss of single pairs"
-            )
+        refuse_coupled_dropout(self.loss, lora)
         self._validation_tables: list[Tensor] = []
 
     def on_train_start(self) -> None:

@@ -25,8 +25,8 @@ from lit_align.modules.optimizer import OptimizerFactory
 from lit_align.modules.pair_scoring import hidden_logps
 from lit_align.modules.rated_metrics import rated_metrics, rated_sums, rated_table, table_losses
 from lit_align.modules.resume import Identity, over_ranks
-from lit_align.modules.schedule import Schedule
 from lit_align.modules.startup import prepare_reference
+from lit_align.schedule import Schedule
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -140,6 +140,27 @@ def decay_groups(named_parameters: Mapping[str, nn.Parameter]) -> list[Parameter
     if kept:
         groups.append({"params": kept, "weight_decay": 0.0})
     return groups
+
+
+def at_rate(optimizer: OptimizerFactory, lr: float) -> OptimizerFactory:
+    """The same optimizer with another learning rate.
+
+    Example:
+        >>> at_rate(PagedAdamW8bit(lr=1e-5), 2e-5)
+        PagedAdamW8bit(lr=2e-05, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.01)
+        >>> optimizer_identity(at_rate(torch.optim.SGD, 0.5))["optimizer.lr"]
+        '0.5'
+    """
+    if isinstance(optimizer, LowMemoryAdamW):
+        return replace(optimizer, lr=lr)
+
+    def make(groups: Iterable[ParameterGroup]) -> Optimizer:
+        made = optimizer(groups)
+        for options in (made.defaults, *made.param_groups):
+            options["lr"] = lr
+        return made
+
+    return make
 
 
 def optimizer_identity(optimizer: OptimizerFactory) -> dict[str, str]:

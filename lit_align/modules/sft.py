@@ -15,9 +15,9 @@ from lit_align.modules.base import AlignModule
 from lit_align.modules.comparison import Comparison, reference_hidden, score_forest
 from lit_align.modules.optimizer import OptimizerFactory
 from lit_align.modules.resume import Identity
-from lit_align.modules.schedule import Schedule
 from lit_align.modules.source_metrics import source_metrics, source_sums
 from lit_align.ops.frozen_head import score_tokens
+from lit_align.schedule import Schedule
 
 
 class SFTModule(AlignModule):

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from lit_align.forest import TokenForest, Window
 from lit_align.models.policy import check_forest_path
-from lit_align.models.reference import live_dropout_off
+from lit_align.models.reference import Reference, live_dropout_off
 from lit_align.modules.resume import restore_rng, rng_state
 
 if TYPE_CHECKING:
@@ -165,14 +165,14 @@ def _refuse_idle_anchor(anchor: Any, share: float) -> None:
         )
 
 
-def check_start(module: AlignModule, probe: TokenForest, largest: TokenForest, fresh: bool) -> None:
+def check_start(module: AlignModule, probe: TokenForest, largest: TokenForest, start: Reference | None) -> None:
     """Hold the start of a run against what its mathematics assumes.
 
     Args:
         module: The module, its policy on its device.
         probe: A small forest for comparisons.
         largest: The forest that takes the most memory.
-        fresh: Whether the adapter has not been trained yet: its policy then equals the reference to the bit.
+        start: What the policy equals to the bit, where its adapter has not been trained yet; None where it has.
 
     Raises:
         RuntimeError: The policy's hidden states are not finite, policy and reference differ at step 0, the attention
@@ -184,8 +184,8 @@ def check_start(module: AlignModule, probe: TokenForest, largest: TokenForest, f
     probe, largest = probe.to(module.device), largest.to(module.device)
     with module.trainer.precision_plugin.forward_context():
         refuse_nonfinite_start(module, probe)
-        if fresh:
-            refuse_other_start(module, probe)
+        if start is not None:
+            refuse_other_start(module, probe, start)
         # Each module's own mode: the frozen base is in evaluation mode while its adapters train.
         modes = [(part, part.training) for part in policy.modules()]
         policy.eval()
@@ -213,8 +213,8 @@ def refuse_nonfinite_start(module: AlignModule, probe: TokenForest) -> None:
 
 
 @torch.no_grad()
-def refuse_other_start(module: AlignModule, probe: TokenForest) -> None:
-    """Refuse a policy that differs from its reference before the first step, in train mode.
+def refuse_other_start(module: AlignModule, probe: TokenForest, start: Reference) -> None:
+    """Refuse a policy that differs from what it starts as, in train mode.
 
     The live adapter's own dropout is off: one that continues an earlier adapter does not start at zero.
 
@@ -222,14 +222,14 @@ def refuse_other_start(module: AlignModule, probe: TokenForest) -> None:
         RuntimeError: Names the largest difference of the hidden states.
     """
     policy = module.policy
-    with module.reference.active(policy):
+    with start.active(policy):
         reference = policy.hidden(probe)
     with live_dropout_off(policy):
         difference = float((policy.hidden(probe) - reference).abs().max())
     if difference != 0:
         raise RuntimeError(
-            f"at step 0 the policy differs from its reference {module.reference} by {difference:.2e} in the hidden "
-            "states, where it must be equal: the adapter does not start as the reference, or something else drops out"
+            f"at step {module.global_step} the policy differs from its reference {start} by {difference:.2e} in the "
+            "hidden states, where it must be equal: the adapter does not start as that, or something else drops out"
             + ("; try `model.activation_checkpointing: false`" if module.activation_checkpointing else "")
         )
 

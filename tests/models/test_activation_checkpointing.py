@@ -22,9 +22,9 @@ from lit_align.models.loading import LoRA, Weights
 from lit_align.models.policy import Policy, checkpoint_activations
 from lit_align.models.reference import BaseReference
 from lit_align.models.tree_attention import AttentionPath
-from lit_align.modules.schedule import ConstantSchedule
 from lit_align.modules.sft import SFTModule
 from lit_align.modules.startup import _try_largest, refuse_other_start
+from lit_align.schedule import ConstantSchedule
 
 FP32 = Weights(dtype="float32")
 
@@ -227,9 +227,9 @@ def test_a_base_whose_layers_would_drop_out_by_their_own_mode_is_refused_at_the_
         module.configure_model()
         if again:
             with pytest.raises(RuntimeError, match=r"drops out; try `model\.activation_checkpointing: false`"):
-                refuse_other_start(module, a_forest())
+                refuse_other_start(module, a_forest(), module.reference)
         else:
-            refuse_other_start(module, a_forest())
+            refuse_other_start(module, a_forest(), module.reference)
 
 
 @pytest.mark.parametrize("again", [False, True])

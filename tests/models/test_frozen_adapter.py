@@ -268,3 +268,32 @@ def test_an_adapter_with_more_than_lora_is_refused(change: dict[str, Any], rando
     config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
     with pytest.raises(ValueError, match=rf"is no plain LoRA adapter \({next(iter(change))}: "):
         stacked(random_qwen3, trained)
+
+
+@pytest.mark.parametrize("init", ["stack", "continue"])
+def test_several_folders_are_one_policy_each_on_those_before_it(
+    random_qwen3: str, trained: str, tmp_path: Path, init: Any
+) -> None:
+    first = stacked(random_qwen3, trained)
+    torch.manual_seed(5)
+    for parameter in first.adapter_parameters().values():
+        torch.nn.init.normal_(parameter, std=0.3)
+    write_adapter(tmp_path / "second", first.adapter_parameters(), first.adapter_config())
+    expected = logits(first)
+
+    reference = FrozenAdapterReference([trained, str(tmp_path / "second")], init=init)
+    reference.check(random_qwen3, LoRA(rank=2))
+    policy = Policy(random_qwen3, FP32, LoRA(rank=2), "tree_sdpa").train()
+    reference.attach(policy)
+    with reference.active(policy):
+        assert torch.equal(logits(policy), expected)
+    assert torch.equal(logits(policy), expected)
+    assert reference.below == (("frozen", "frozen-2") if init == "stack" else ("frozen",))
+    assert " + " in reference.identity()
+    with pytest.raises(ValueError, match="is not the one under the policy"):
+        FrozenAdapterReference(trained).active(policy)
+
+
+def test_no_folder_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"reference\.path is empty"):
+        FrozenAdapterReference([])

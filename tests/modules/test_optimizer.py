@@ -34,8 +34,8 @@ from lit_align.modules.optimizer import (
     decay_groups,
     optimizer_identity,
 )
-from lit_align.modules.schedule import ConstantSchedule, CosineSchedule
 from lit_align.modules.sft import SFTModule
+from lit_align.schedule import ConstantSchedule, CosineSchedule
 
 ROOT = Path(__file__).parent.parent.parent
 LOW_MEMORY: list[type[LowMemoryAdamW]] = [AdamW8bit, PagedAdamW8bit, PagedAdamW32bit]

@@ -21,9 +21,9 @@ from lit_align.losses.anchor import Divergence, ForwardKL, KLAnchor, ReverseKL, 
 from lit_align.models.loading import LoRA, Weights, load_base
 from lit_align.models.policy import Policy
 from lit_align.models.reference import BaseReference
-from lit_align.modules.base import NonFiniteError
-from lit_align.modules.schedule import ConstantSchedule
+from lit_align.modules.nonfinite import NonFiniteError
 from lit_align.modules.sft import SFTModule
+from lit_align.schedule import ConstantSchedule
 from lit_align.types import Conversation, ConversationSource, Message
 
 # ---------------------------------------------------------------------- exact arithmetic against the plain formula

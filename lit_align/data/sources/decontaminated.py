@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from lit_align.data.overlap import EvaluationSets, Overlap
-from lit_align.types import Conversation, ConversationSource, Message, PairSource, PreferencePair, SamplePrompt, stop_at
+from lit_align.types import (
+    Conversation,
+    ConversationSource,
+    Drawn,
+    Message,
+    PairSource,
+    PreferencePair,
+    SamplePrompt,
+    stop_at,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +94,7 @@ class DecontaminatedConversations(ConversationSource):
         """See :class:`~lit_align.types.ConversationSource`."""
         return _clean(self.source.stream(refuse), self.against, _name(self.source))
 
-    def draw(self, rows: Sequence[Conversation], tokens: Callable[[Conversation], int]) -> list[Conversation]:
+    def draw(self, rows: Sequence[Drawn], tokens: Callable[[Drawn], int]) -> list[Drawn]:
         """Draw as the source does."""
         return self.source.draw(rows, tokens)
 

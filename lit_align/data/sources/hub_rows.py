@@ -67,6 +67,19 @@ def local_path(path: str, hub_file: str) -> str:
     return download_hub_file(path, hub_file) if on_hub else path
 
 
+def hub_revision(name: str) -> str:
+    """The commit that a data set of the hub is at; where the hub is out of reach, that of the copy in the cache.
+
+    Args:
+        name: The data set's id.
+
+    Raises:
+        OSError: See :func:`download_hub_file`.
+    """
+    # A file that every repository has; it lies in a folder named for the commit.
+    return Path(download_hub_file(name, ".gitattributes")).parent.name
+
+
 def read_hub_rows(name: str, split: str = "train") -> Iterator[Row]:
     """Read the rows of a data set, from the hub or from what an earlier run left in its cache.
 

@@ -6,16 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from lit_align.types import (
-    Conversation,
-    ConversationSource,
-    PairSource,
-    PreferencePair,
-    RatedAnswer,
-    RatedSource,
-    SamplePrompt,
-    stop_at,
-)
+from lit_align.rated import RatedAnswer, RatedSource
+from lit_align.types import Conversation, ConversationSource, Drawn, PairSource, PreferencePair, SamplePrompt, stop_at
 
 Record = TypeVar("Record", Conversation, PreferencePair, RatedAnswer, SamplePrompt)
 
@@ -87,6 +79,10 @@ class NamedRated(RatedSource):
         """See :class:`~lit_align.types.RatedSource`."""
         return list(_named(self.source.usable(keep, _refusing(refuse, self.name)), self.name))
 
+    def stream(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> Iterator[RatedAnswer]:
+        """See :class:`~lit_align.types.RatedSource`."""
+        return _named(self.source.stream(keep, _refusing(refuse, self.name)), self.name)
+
 
 @dataclass(frozen=True)
 class NamedConversations(ConversationSource):
@@ -122,7 +118,7 @@ class NamedConversations(ConversationSource):
         """See :class:`~lit_align.types.ConversationSource`."""
         return _named(self.source.stream(_refusing(refuse, self.name)), self.name)
 
-    def draw(self, rows: Sequence[Conversation], tokens: Callable[[Conversation], int]) -> list[Conversation]:
+    def draw(self, rows: Sequence[Drawn], tokens: Callable[[Drawn], int]) -> list[Drawn]:
         """See :class:`~lit_align.types.ConversationSource`; the source is shown its own names, by which it may draw."""
         own = [replace(row, source=row.source.removeprefix(f"{self.name}/")) for row in rows]
         named = {id(one): row for one, row in zip(own, rows, strict=True)}

@@ -8,15 +8,8 @@ from itertools import islice
 from random import Random
 
 from lit_align.data.sources.finance_tables import FinanceTable, Split, draw_table
-from lit_align.types import (
-    Conversation,
-    ConversationSource,
-    Message,
-    PairSource,
-    PreferencePair,
-    RatedAnswer,
-    RatedSource,
-)
+from lit_align.rated import RatedAnswer, RatedSource
+from lit_align.types import Conversation, ConversationSource, Message, PairSource, PreferencePair
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from lit_align.data.mixture import draw, shuffled
 from lit_align.data.sources.messages_file import read_messages
 from lit_align.data.sources.read_rows import read_rows, stream_rows
 from lit_align.data.sources.rows import Row, check_limit, describe, usable_rows
-from lit_align.types import Conversation, ConversationSource, stop_at
+from lit_align.types import Conversation, ConversationSource, Drawn, stop_at
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class TWix(ConversationSource):
         if not found:
             raise ValueError(f"{self.path}: none of its {read} rows is a readable one of `subset` {self.subset}")
 
-    def draw(self, rows: Sequence[Conversation], tokens: Callable[[Conversation], int]) -> list[Conversation]:
+    def draw(self, rows: Sequence[Drawn], tokens: Callable[[Drawn], int]) -> list[Drawn]:
         """Draw the sample at its ratio; see the class.
 
         Args:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from lit_align.types import PairSource, PreferencePair, RatedAnswer, RatedSource, SamplePrompt, stop_at
+from lit_align.rated import RatedAnswer, RatedSource
+from lit_align.types import PairSource, PreferencePair, SamplePrompt, stop_at
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,20 @@ class UnpairedPairs(RatedSource):
 
     def rated(self, keep: Callable[[str], bool]) -> list[RatedAnswer]:
         """See :class:`~lit_align.types.RatedSource`; the two of a pair stand side by side."""
-        return _taken_apart(self.source.pairs(keep))
+        return list(_taken_apart(self.source.pairs(keep)))
 
     def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[RatedAnswer]:
         """See :class:`~lit_align.types.RatedSource`."""
-        return _taken_apart(self.source.usable(keep, refuse))
+        return list(_taken_apart(self.source.usable(keep, refuse)))
+
+    def stream(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> Iterator[RatedAnswer]:
+        """See :class:`~lit_align.types.RatedSource`."""
+        return _taken_apart(self.source.stream(keep, refuse))
 
 
-def _taken_apart(pairs: list[PreferencePair]) -> list[RatedAnswer]:
-    return [
+def _taken_apart(pairs: Iterable[PreferencePair]) -> Iterator[RatedAnswer]:
+    return (
         RatedAnswer(one.prompt, answer, desirable, f"{one.id} {side}", one.source, one.group)
         for one in pairs
         for answer, desirable, side in ((one.chosen, True, "chosen"), (one.rejected, False, "rejected"))
-    ]
+    )

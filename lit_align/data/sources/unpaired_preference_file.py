@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lit_align.data.mixture import group_of
 from lit_align.data.sources.prompt_and_answer import read_answer, read_group, read_prompt
-from lit_align.data.sources.read_rows import read_rows
+from lit_align.data.sources.read_rows import read_rows, stream_rows
 from lit_align.data.sources.rows import Row, check_limit, describe, usable_rows
-from lit_align.types import RatedAnswer, RatedSource, stop_at
+from lit_align.rated import RatedAnswer, RatedSource
+from lit_align.types import stop_at
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,17 @@ class UnpairedPreferenceFile(RatedSource):
 
     def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[RatedAnswer]:
         """See :class:`~lit_align.types.RatedSource`."""
-        rows = read_rows(self.path, self.limit)
+        return list(self._usable(read_rows(self.path, self.limit), keep, refuse))
+
+    def stream(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> Iterator[RatedAnswer]:
+        """See :class:`~lit_align.types.RatedSource`."""
+        return self._usable(stream_rows(self.path, self.limit), keep, refuse)
+
+    def _usable(
+        self, rows: Iterable[Row], keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]
+    ) -> Iterator[RatedAnswer]:
         found = usable_rows(rows, self._answer, lambda _: Path(self.path).name, refuse)
-        return [one for one in found if keep(group_of(one))]
+        return (one for one in found if keep(group_of(one)))
 
     def _answer(self, row: Row) -> RatedAnswer:
         before, completion = read_answer(row, self.completion)

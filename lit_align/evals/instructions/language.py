@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from lit_align.evals.instructions.contract import Instruction, LanguageCode
-
-if TYPE_CHECKING:
-    from py3langid.langid import LanguageIdentifier
-
-DETECTOR = "py3langid"
+from lit_align.metrics.language import DETECTOR, detector, language_of
 
 
 def is_in_language(text: str, code: str) -> bool:
-    """Whether a text is in a language, by py3langid (maintained, over a hundred languages, the model in the package).
+    """Whether a text is in a language, by :func:`~lit_align.metrics.language.language_of`.
 
     IFEval asks langdetect, which has had no release since 2021 and draws at random. Of IFEval's 541 prompts both call
     all English, and in capital letters 541 (py3langid) and 532 (langdetect); one short sentence each in the 22 other
@@ -30,15 +25,7 @@ def is_in_language(text: str, code: str) -> bool:
         >>> is_in_language("Сегодня хорошая погода.", "ru"), is_in_language("The weather is good today.", "ru")
         (True, False)
     """
-    return not any(map(str.isalpha, text)) or str(_detector().classify(text)[0]) == code
-
-
-@cache
-def _detector() -> LanguageIdentifier:
-    # Not the package's own instance, which any code in the process can restrict to a few languages.
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE)
+    return language_of(text) in ("", code)
 
 
 @dataclass(frozen=True)
@@ -57,8 +44,8 @@ class ResponseLanguage(Instruction):
     def check(self) -> None:
         """Refuse a language that the detector does not know."""
         super().check()
-        if self.language not in _detector().labels:
-            raise ValueError(f"language must be one of {', '.join(sorted(_detector().labels))}, got {self.language!r}")
+        if self.language not in detector().labels:
+            raise ValueError(f"language must be one of {', '.join(sorted(detector().labels))}, got {self.language!r}")
 
     def is_followed(self, answer: str) -> bool:
         """Whether the detector names this language."""

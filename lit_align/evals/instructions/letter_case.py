@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lit_align.evals.instructions.contract import Count, Instruction, Relation, holds
-from lit_align.evals.instructions.language import DETECTOR, is_in_language
+from lit_align.evals.instructions.language import is_in_language
+from lit_align.metrics.language import DETECTOR
 
 # What the Penn Treebank's rules set apart from a word, where it can touch whether a word is in capitals.
 _APART = re.compile(r"""[;@#$%&?!*\[\](){}<>"«»“”‘’„`]|--|\.{2,}|''|[:,](?=\D|$)""")

@@ -80,6 +80,11 @@ def train_live_adapter(policy: nn.Module, below: Sequence[str] = ()) -> None:
         parameter.requires_grad_(True)
 
 
+def below_live(policy: nn.Module) -> list[str]:
+    """Names of the adapters under the live one, the lowest first."""
+    return [name for name in adapted_layers(policy)[0].active_adapters if name != LIVE]
+
+
 def factors(policy: nn.Module, adapter: str) -> dict[str, nn.Parameter]:
     """The factors A and B of an adapter, by the parameter's name without that of the adapter.
 
@@ -131,6 +136,5 @@ def active_adapters_fingerprint(policy: nn.Module) -> str:
 
 def adapters_below_fingerprint(policy: nn.Module) -> str:
     """A short hash of what lies under the live adapter and is computed with it, see the function above."""
-    names = [name for name in adapted_layers(policy)[0].active_adapters if name != LIVE]
-    with only_adapters(policy, names):
+    with only_adapters(policy, below_live(policy)):
         return active_adapters_fingerprint(policy)

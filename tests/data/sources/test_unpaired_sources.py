@@ -16,7 +16,8 @@ from lit_align.data.sources.preference_file import PreferenceFile
 from lit_align.data.sources.samples import RatedSamples, rated
 from lit_align.data.sources.unpaired_pairs import UnpairedPairs
 from lit_align.data.sources.unpaired_preference_file import UnpairedPreferenceFile
-from lit_align.types import Message, RatedAnswer, RatedSource
+from lit_align.rated import RatedAnswer, RatedSource
+from lit_align.types import Message
 
 Written = Callable[..., str]
 QUESTION = (Message("user", "2 + 2?"),)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from lit_align.data.mixture import messages_hash
 from lit_align.data.sources.samples.sample_file import SampledPrompt, named_score, read_samples, unusable
 from lit_align.data.sources.samples.sampled_pairs import listed
-from lit_align.types import RatedAnswer, RatedSource, SamplePrompt, stop_at
+from lit_align.rated import RatedAnswer, RatedSource
+from lit_align.types import SamplePrompt, stop_at
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_align.modules.schedule import ConstantSchedule, CosineSchedule, LinearSchedule, Schedule
+from lit_align.schedule import ConstantSchedule, CosineSchedule, LinearSchedule, Schedule
 
 KINDS: list[type[Schedule]] = [CosineSchedule, LinearSchedule, ConstantSchedule]
 
