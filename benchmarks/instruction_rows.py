@@ -39,14 +39,14 @@ class Start:
     """What a start took.
 
     Attributes:
-        rows: That are trained.
+        windows: Of an epoch.
         prepared: Seconds from the start of the process to the end of ``setup``.
         first_window: Seconds from the start of the process to the first window.
         fingerprint: Seconds for the fingerprint of the data, which the first checkpoint needs.
         identity: That fingerprint.
     """
 
-    rows: int
+    windows: int
     prepared: float
     first_window: float
     fingerprint: float
@@ -118,8 +118,7 @@ def start(path: str, base: str, cache: str, processes: int, begun: float) -> Sta
     first_window = time.time() - begun
     before = time.perf_counter()
     identity = data.identity()["data"]
-    rows = len(data.train_dataloader().dataset) * 64  # type: ignore[arg-type]  the last window may be smaller
-    return Start(rows, prepared, first_window, time.perf_counter() - before, identity)
+    return Start(data.windows_per_epoch, prepared, first_window, time.perf_counter() - before, identity)
 
 
 def measured(path: str, base: str, cache: str, processes: int) -> tuple[Start, Peak]:

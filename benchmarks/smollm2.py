@@ -133,7 +133,7 @@ def _measure(
     policy = Policy(model["base"], Weights(dtype="float32"), LoRA(**model["lora"]), "tree_sdpa")
     policy.eval()
     with only_adapters(policy, ()):
-        base_hidden = [policy.hidden(forest)[forest.pair_rows] for forest in tqdm(forests, desc="base")]
+        base_hidden = [policy.hidden(forest, forest.pair_rows) for forest in tqdm(forests, desc="base")]
     base = _scores(policy, forests, base_hidden, base_hidden)
     found = {}
     for (coef, seed), path in runs.items():
@@ -147,7 +147,7 @@ def _measure(
             raise ValueError(f"{path}: its adapter is not that of {CONFIG}; remove the folder to run it again")
         policy.load_state_dict(adapter, strict=False)
         bar = tqdm(forests, desc=f"coefficient {coef:g}, seed {seed}")
-        hidden = [policy.hidden(forest)[forest.pair_rows] for forest in bar]
+        hidden = [policy.hidden(forest, forest.pair_rows) for forest in bar]
         found[coef, seed] = _scores(policy, forests, hidden, base_hidden)
         np.savez(kept, nll=found[coef, seed].nll, kl=found[coef, seed].kl)
     return base, found

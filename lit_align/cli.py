@@ -117,6 +117,8 @@ class AlignCLI(LightningCLI):
         if config.max_steps == -1 and config.max_epochs is None and config.max_time is None and not config.fast_dev_run:
             raise RefusedSettingsError("the run has no end: set `trainer.max_steps` or `trainer.max_epochs`")
         self._read_ahead("fit")
+        if config.max_epochs is not None and config.max_epochs >= 0:
+            getattr(self.datamodule, "windows_per_epoch", None)  # a stream does not know it, and says so
 
     def after_fit(self) -> None:
         """End with the reason of a run that was stopped before its time."""

@@ -15,6 +15,7 @@ COMMANDS = {
     "validate": "measure the validation data and the benchmarks",
     "audit": "what training would see of the data, without training: what is wrong with them",
     "sample": "completions of the base or an adapter for the prompts of a source, into a file",
+    "export": "trained adapters as one adapter or as merged weights, with the drift that it brings",
     "calibrate": "place a reward model's rewards on the scale of 1 to 10, by answers of known quality",
     "cache": "show or remove the log-probs that references have on disk",
 }

@@ -12,9 +12,10 @@ from lit_align.cli_answers import COMMANDS, read_given
 from lit_align.cli_explain import refusal
 from lit_align.cli_parser import AlignParser, RefusedSettingsError
 from lit_align.commands.calibrate import Calibrate
+from lit_align.commands.export import Export
 from lit_align.commands.sample import Sample
 
-COMMAND_CLASSES: dict[str, type[Any]] = {"calibrate": Calibrate, "sample": Sample}
+COMMAND_CLASSES: dict[str, type[Any]] = {"calibrate": Calibrate, "export": Export, "sample": Sample}
 
 
 def run_command(words: Sequence[str]) -> None:

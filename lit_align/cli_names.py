@@ -7,7 +7,9 @@ from lit_align.callbacks.displacement_guard import DisplacementGuard
 from lit_align.callbacks.early_stopping import MTBenchEarlyStopping
 from lit_align.callbacks.stages import StageTransition
 from lit_align.data.preference import PreferenceDataModule
+from lit_align.data.preference_stream import PreferenceStream
 from lit_align.data.sft import SFTDataModule
+from lit_align.data.sft_stream import SFTStream
 from lit_align.data.sources.decontaminated import DecontaminatedConversations, DecontaminatedPairs
 from lit_align.data.sources.ending_pairs import EndingPairs
 from lit_align.data.sources.finance_instruct import FinanceInstruct
@@ -37,6 +39,7 @@ from lit_align.evals.drift import DriftBenchmark
 from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.evals.finance_instruct import FinanceInstructBenchmark
 from lit_align.evals.instructions.benchmark import InstructionBenchmark
+from lit_align.evals.instructions.prompt_source import InstructionPrompts
 from lit_align.evals.judge.endpoint import EndpointJudge
 from lit_align.evals.judge.known_quality import PreferredAnswers, RatedFile
 from lit_align.evals.judge.reference import ReferenceScorer
@@ -61,12 +64,12 @@ from lit_align.schedule import CosineSchedule
 SHORT_NAMES = (
     AdamW8bit, BenchmarkEvaluation, BestOfSamples, CalibratedMap, CosineSchedule, DecontaminatedConversations,
     DecontaminatedPairs, DisplacementGuard, DPOModule, DriftBenchmark, EndingPairs, EndpointJudge, ExactMatchBenchmark,
-    FinanceInstruct, FinanceInstructBenchmark, FinanceInstructPairs, InstructionBenchmark, KTOModule, LegacyMap,
-    MessagesFile, MTBenchBenchmark, MTBenchEarlyStopping, NamedConversations, NamedPairs, NamedRated, OrcaDPO,
-    PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferredAnswerBenchmark,
-    PreferredAnswers, PromptCompletionFile, RatedFile, RatedSamples, RecipeRedditPairs, RedditFinance,
-    RedditFinancePairs, RedditReplyBenchmark, ReferenceScorer, RejectedSamples, ReverseKL, RewardModelScorer,
-    RightAndWrong, SampledNegatives, ScalePairs, ScoredAnswersBenchmark, SFTDataModule, SFTModule, SkillPairs,
-    StagedPreferences, StageTransition, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers, TATQABenchmark, TWix,
-    UnpairedDataModule, UnpairedLoss, UnpairedPairs, UnpairedPreferenceFile,
+    FinanceInstruct, FinanceInstructBenchmark, FinanceInstructPairs, InstructionBenchmark, InstructionPrompts,
+    KTOModule, LegacyMap, MessagesFile, MTBenchBenchmark, MTBenchEarlyStopping, NamedConversations, NamedPairs,
+    NamedRated, OrcaDPO, PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferenceStream,
+    PreferredAnswerBenchmark, PreferredAnswers, PromptCompletionFile, RatedFile, RatedSamples, RecipeRedditPairs,
+    RedditFinance, RedditFinancePairs, RedditReplyBenchmark, ReferenceScorer, RejectedSamples, ReverseKL,
+    RewardModelScorer, RightAndWrong, SampledNegatives, ScalePairs, ScoredAnswersBenchmark, SFTDataModule, SFTModule,
+    SFTStream, SkillPairs, StagedPreferences, StageTransition, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers,
+    TATQABenchmark, TWix, UnpairedDataModule, UnpairedLoss, UnpairedPairs, UnpairedPreferenceFile,
 )  # fmt: skip

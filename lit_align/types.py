@@ -189,6 +189,11 @@ class ConversationSource(PromptSource):
         """
         return iter(self.usable(refuse))
 
+    @property
+    def sampling(self) -> str:
+        """The options by which :meth:`draw` leaves rows out, with their values, for messages; empty where it is all."""
+        return ""
+
     def draw(self, rows: Sequence[Drawn], tokens: Callable[[Drawn], int]) -> list[Drawn]:
         """Choose what is used of one side of the split; all of it, unless a source samples.
 

@@ -126,7 +126,7 @@ def judged(gate: Gate, earlier: Scores, now: Scores, measures: Mapping[str, Mapp
         >>> ids = [str(i) for i in range(40)]
         >>> before, after = ({"sums": ItemScores(ids, ids, {"right": [x] * 20 + [0.0] * 20})} for x in (0.0, 1.0))
         >>> print(judged(gate, before, after, {"sums": {"right": (0.0, 1.0)}}))
-        sums/right +0.5 [0.315, 0.646] against base, at least 0 asked for: passed
+        sums/right +0.5 [0.32, 0.657] against base, at least 0 asked for: passed
     """
     name, measure = next(
         (name, measure) for name, own in measures.items() for measure in own if gate.metric == f"{name}/{measure}"

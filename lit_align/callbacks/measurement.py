@@ -92,7 +92,7 @@ def refuse_trained_items(data: object, benchmarks: Sequence[Benchmark]) -> None:
 
     Args:
         data: The data module, set up; one without ``trained_groups`` and ``trained_questions`` holds no item of any
-            benchmark.
+            benchmark. One with ``keep_out`` does not know yet what it holds, and is told to pass over the items.
         benchmarks: What is to be run.
 
     Raises:
@@ -103,6 +103,9 @@ def refuse_trained_items(data: object, benchmarks: Sequence[Benchmark]) -> None:
     asked: frozenset[str] = getattr(data, "trained_questions", frozenset())
     for benchmark in benchmarks:
         benchmark.check()
+        if hasattr(data, "keep_out"):
+            data.keep_out(benchmark.groups(), map(question_hash, benchmark.published_questions()))
+            continue
         if both := sorted(trained & benchmark.groups()):
             split = ", ".join(f"`{key}` = {getattr(data, key, None)}" for key in ("val_fraction", "split_seed"))
             raise ValueError(

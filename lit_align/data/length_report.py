@@ -97,6 +97,15 @@ class LengthReport:
         for line in self._lines:
             logger.info(f"{self._part}: {line}")
 
+    def forget_sizes(self, most: int) -> None:
+        """Forget the sizes of all but the latest answers of each source: a stream has no end.
+
+        Args:
+            most: Answers of which they are kept.
+        """
+        for sizes in self._sizes.values():
+            del sizes[: max(0, len(sizes) - 2 * most)]
+
     def row(self) -> None:
         """Move the progress bar by a row."""
         if self._bar is None:
@@ -145,42 +154,56 @@ class LengthReport:
 
     def tell(self) -> None:
         """Log a line a source."""
+        for line in self.lines():
+            self.say(line)
+
+    def lines(self) -> list[str]:
+        """A line a source, of what was counted so far."""
+        lines = []
         for source, count in self._outcomes.items():
             told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(count.items()))
             refusal = self._first_refusal.get(source)
-            self.say(
+            lines.append(
                 f"{source}: {count.total()} {self._what}: {told}" + (f"; first refusal: {refusal}" if refusal else "")
             )
+        return lines
 
-    def stop_if_empty(self, left: int) -> None:
+    def stop_if_empty(self, left: int, source: str = "") -> None:
         """Stop where nothing is left.
 
         Args:
             left: Rows that are left.
+            source: Of this source; of all, where it is empty.
 
         Raises:
             ValueError: Nothing is left; says what became of the rows and what to do.
         """
         if left:
             return
-        found = sum(self._outcomes.values(), Counter[str]())
+        found = sum((count for name, count in self._outcomes.items() if source in ("", name)), Counter[str]())
+        of = f" of {source!r}" if source else ""
         if not found:
-            raise ValueError(f"no example is left for {self._part}: no row was read or drawn; look at `data.sources`")
+            raise ValueError(
+                f"no example{of} is left for {self._part}: no row was read or drawn; look at `data.sources`"
+            )
         told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(found.items()))
         raise ValueError(
-            f"no example is left for {self._part}: of {found.total()} {self._what} {told} ({self._lengths}); "
-            f"{self._advice(found, next(iter(self._first_refusal.values()), ''))}"
+            f"no example{of} is left for {self._part}: of {found.total()} {self._what} {told} ({self._lengths}); "
+            f"{self._advice(found, self._first_refusal.get(source) or next(iter(self._first_refusal.values()), ''))}"
         )
 
-    def stop_at_losses(self) -> None:
+    def stop_at_losses(self, least: int = 0) -> None:
         """Stop where a source loses more than ``lengths.max_dropped``; the lengths are logged as a table.
+
+        Args:
+            least: A source of which fewer were counted is not judged yet.
 
         Raises:
             ValueError: Names source, numbers, limit and ways out.
         """
         for source, count in self._outcomes.items():
             dropped, of = self.dropped_of(source)
-            if dropped <= self._lengths.max_dropped * of:
+            if count.total() < least or dropped <= self._lengths.max_dropped * of:
                 continue
             self._show_lengths(source, count)
             dropped = sum(number for outcome, number in count.items() if outcome not in KEPT)

@@ -93,8 +93,7 @@ class Mix:
         """
         _refuse_shared_names(sources)
         pools = self._pools([one for source in sources for one in source])
-        total = sum(self.weights.values())
-        shares = {name: weight / total for name, weight in self.weights.items()}
+        shares = self.shares
 
         def weigh(one: Record) -> int:
             return tokens(one) if self.of == "tokens" else min(tokens(one), 1)
@@ -110,7 +109,7 @@ class Mix:
         epoch = draw(supply, shares, self.size or sys.maxsize, weigh)
         if ended:
             self._cut_back(epoch, ended[0], shares, weigh)
-        drawn = {name: [one for one in epoch if self._key(one.source) == name] for name in pools}
+        drawn = {name: [one for one in epoch if self.key_of(one.source) == name] for name in pools}
         sizes = {name: sum(map(weigh, some)) for name, some in drawn.items()}
         for line in self._account(pools, drawn, sizes, shares):
             say(line)
@@ -124,24 +123,40 @@ class Mix:
         refuse_other_shares(sizes, shares, max(map(weigh, epoch)), self.of)
         return epoch
 
-    def _key(self, source: str) -> str:
-        """Key of the weight that a source's name falls under."""
-        [key] = [key for key in self.weights if source == key or source.startswith(f"{key}/")]
-        return key
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of each key of the weights; they add up to 1."""
+        total = sum(self.weights.values())
+        return {name: weight / total for name, weight in self.weights.items()}
+
+    def key_of(self, source: str) -> str:
+        """Key of the weight that a source's name falls under.
+
+        Args:
+            source: Name of the source of an example.
+
+        Raises:
+            ValueError: There is none, or several.
+
+        Example:
+            >>> Mix({"tat-qa": 1, "reddit": 1}).key_of("tat-qa/span")
+            'tat-qa'
+        """
+        keys = [key for key in self.weights if source == key or source.startswith(f"{key}/")]
+        if len(keys) != 1:
+            raise ValueError(
+                f"`data.mix.weights` has {'no weight' if not keys else 'several weights'} for source {source!r}: its "
+                f"keys are {', '.join(self.weights)}; name each source once, or leave it out of `data.sources`"
+            )
+        return keys[0]
 
     def _pools(self, records: Sequence[Record]) -> dict[str, list[Record]]:
         """The examples under each weight, in the order in which they are drawn."""
         names = list(dict.fromkeys(one.source for one in records))
-        for name in names:
-            keys = [key for key in self.weights if name == key or name.startswith(f"{key}/")]
-            if len(keys) != 1:
-                raise ValueError(
-                    f"`data.mix.weights` has {'no weight' if not keys else 'several weights'} for source {name!r}: its "
-                    f"keys are {', '.join(self.weights)}; name each source once, or leave it out of `data.sources`"
-                )
+        keys = {name: self.key_of(name) for name in names}
         pools: dict[str, list[Record]] = {key: [] for key in self.weights}
         for one in sorted(records, key=lambda one: _turn(one, self.seed)):
-            pools[self._key(one.source)].append(one)
+            pools[keys[one.source]].append(one)
         for key, pool in pools.items():
             if not pool:
                 near = get_close_matches(key, names, n=1)
@@ -168,9 +183,9 @@ class Mix:
         self, epoch: list[Record], ended: str, shares: Mapping[str, float], weigh: Callable[[Record], int]
     ) -> None:
         """Take back what was drawn after the end of a source in the hope of more of it."""
-        enough = sum(weigh(one) for one in epoch if self._key(one.source) == ended) / shares[ended]
+        enough = sum(weigh(one) for one in epoch if self.key_of(one.source) == ended) / shares[ended]
         total = sum(map(weigh, epoch))
-        while self._key(epoch[-1].source) != ended and total - weigh(epoch[-1]) >= enough * (1 - 1e-9):
+        while self.key_of(epoch[-1].source) != ended and total - weigh(epoch[-1]) >= enough * (1 - 1e-9):
             total -= weigh(epoch.pop())
 
     def _account(

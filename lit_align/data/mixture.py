@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TypeVar
 
 from lit_align.rated import RatedAnswer
@@ -235,20 +236,36 @@ def draw(
         >>> "".join(draw({"a": "aaaaaaaa", "b": "b"}, {"a": 0.75, "b": 0.25}, 8, len))
         'abaaa'
     """
+    return list(islice(drawing(pools, shares, weigh), size))
+
+
+def drawing(pools: Mapping[str, Iterable[T]], shares: Mapping[str, float], weigh: Callable[[T], float]) -> Iterator[T]:
+    """Draw as :func:`draw` does, one example when it is asked for, until a pool whose turn it is has run out.
+
+    Args:
+        pools: As for :func:`draw`; read no further than what is drawn.
+        shares: As for :func:`draw`.
+        weigh: As for :func:`draw`.
+
+    Example:
+        >>> from itertools import cycle
+        >>> endless = drawing({"a": cycle("a"), "b": cycle("b")}, {"a": 0.75, "b": 0.25}, len)
+        >>> "".join(islice(endless, 8))
+        'abaaabaa'
+    """
     left = {name: iter(pool) for name, pool in pools.items()}
-    drawn: list[T] = []
     weights = dict.fromkeys(pools, 0.0)
-    total = 0.0
-    while len(drawn) < size:
-        one = total / len(drawn) if drawn else 1.0  # what the next example will count, as far as one knows
+    drawn, total = 0, 0.0
+    while True:
+        one = total / drawn if drawn else 1.0  # what the next example will count, as far as one knows
         behind = [name for name in pools if weights[name] <= shares[name] * total + 1e-9 * (total + 1)]
         name = min(behind, key=lambda name: (weights[name] + one) / shares[name])
         for candidate in left[name]:
             if (weight := weigh(candidate)) > 0:
                 weights[name] += weight
                 total += weight
-                drawn.append(candidate)
+                drawn += 1
+                yield candidate
                 break
         else:
-            break
-    return drawn
+            return

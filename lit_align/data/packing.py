@@ -90,7 +90,7 @@ class WindowPlan:
     def trained_in(self, window: int) -> list[int]:
         """Trained conversations of a window, numbered from 0 over the whole run."""
         epoch, at = divmod(window, self.windows_per_epoch)
-        return self._epoch(epoch)[at * self.window : (at + 1) * self.window].tolist()
+        return [int(index) for index in self._epoch(epoch)[at * self.window : (at + 1) * self.window]]
 
     def replayed_in(self, window: int) -> list[int]:
         """Replayed conversations of a window."""

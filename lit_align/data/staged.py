@@ -12,7 +12,7 @@ from lit_align.data.packing import GroupPlan, Plan
 from lit_align.data.preference import PreferenceDataModule, pair_counts
 from lit_align.data.tokenising import BadRows
 from lit_align.data.trees import StagedTrees
-from lit_align.data.window_module import ForestDataModule, refuse_mixture
+from lit_align.data.window_module import PlannedDataModule, refuse_mixture
 from lit_align.seeds import seed_of
 from lit_align.types import ConversationSource, PairSource
 
@@ -135,7 +135,7 @@ class StagedPlan:
         return next((n, window - own.start) for n, own in enumerate(self.stages) if window in own)
 
 
-class StagedPreferences(ForestDataModule):
+class StagedPreferences(PlannedDataModule):
     """Windows of preference pairs for the stages of a progressive run, which ``StageTransition`` goes through.
 
     The windows of the run are those of the first stage, then of the second, and so on: one epoch of the trainer. Each

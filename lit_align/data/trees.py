@@ -175,7 +175,7 @@ class ConversationTrees(Trees):
 
     def name(self, at: int) -> str:
         """See :class:`Trees`."""
-        return self._examples.names[self._examples.order[at]]
+        return self._examples.names[int(self._examples.order[at])]
 
     def source_names(self) -> tuple[str, ...]:
         """See :class:`Trees`."""

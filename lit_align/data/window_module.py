@@ -1,25 +1,18 @@
-"""What all data modules of windows share: loaders, the forests tried at the start, the fingerprint of the data."""
+"""Windows of data that are all known before training: their plan, their fingerprint, and how they are prepared."""
 
 from __future__ import annotations
 
 import hashlib
-import signal
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from inspect import signature
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, ClassVar
 
-import lightning as L  # noqa: N812  the name that its users know
-import numpy as np
-import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
-from lit_align.data.chat import ChatFormat
+from lit_align.data.forest_module import ForestDataModule
 from lit_align.data.length_report import LengthReport
 from lit_align.data.lengths import Lengths
 from lit_align.data.packing import Plan, WindowSampler
@@ -30,21 +23,11 @@ from lit_align.data.prepared.examples import Examples
 from lit_align.data.prepared.prepared import Prepared
 from lit_align.data.trees import ConversationTrees, GivenTrees, Trees
 from lit_align.data.windows import Tree, WindowDataset
-from lit_align.forest import TokenForest, TokenPath, Window
+from lit_align.forest import TokenForest, Window
 from lit_align.types import ConversationSource
 
 # On what is prepared; the tokenizer of the base is looked into.
 _WITHOUT_EFFECT = {"base", "window", "token_budget", "replay_share", "seed", "workers", "processes", "cache"}
-
-
-def _as_it_is(window: Any) -> Any:
-    return window
-
-
-def _leave_interrupts_to_the_trainer(worker: int) -> None:
-    # A terminal sends Ctrl-C to all processes; the window that is being computed needs its workers to the end.
-    del worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def refuse_mixture(window: int, val_fraction: float, replay: Sequence[ConversationSource], replay_share: float) -> None:
@@ -73,16 +56,14 @@ def refuse_mixture(window: int, val_fraction: float, replay: Sequence[Conversati
         )
 
 
-class ForestDataModule(L.LightningDataModule, ABC):
-    """Windows of token forests, from trees and a plan: loaders, the forests tried at the start, the fingerprint.
+class PlannedDataModule(ForestDataModule):
+    """Windows of trees that are all known, by a plan; with a fingerprint of the tokens.
 
     Args:
         token_budget: Tokens a forest (one forward and backward pass), > 0.
         workers: Processes that build forests ahead, >= 0.
 
     Attributes:
-        holds: What the examples are, ``conversations`` or ``pairs``; a model trains on one of them.
-        chat: The chat format, once the data are set up.
         reports: What became of the rows of ``training``, ``validation`` and ``replay``, once they are set up.
         trained_groups: Groups on the training side of the split, once they are.
         trained_questions: What these and the replayed conversations open with.
@@ -91,19 +72,9 @@ class ForestDataModule(L.LightningDataModule, ABC):
         ValueError: A value is out of its range.
     """
 
-    holds: ClassVar[str]
-    chat: ChatFormat
-
     def __init__(self, token_budget: int, workers: int) -> None:
-        super().__init__()
-        if token_budget <= 0:
-            raise ValueError(f"`data.token_budget` must be > 0, got {token_budget}")
-        if workers < 0:
-            raise ValueError(f"`data.workers` must be >= 0, got {workers}")
-        self.token_budget, self.workers = token_budget, workers
-        self._trained: Trees = GivenTrees([])
+        super().__init__(token_budget, workers)
         self._replayed: Trees = GivenTrees([])
-        self._validation: Trees = GivenTrees([])
         self.reports: Mapping[str, LengthReport] = {}
         self.trained_groups: frozenset[str] = frozenset()
         self.trained_questions: frozenset[str] = frozenset()
@@ -126,11 +97,6 @@ class ForestDataModule(L.LightningDataModule, ABC):
     def _plan(self) -> Plan:
         """Members of each window of the run."""
 
-    @property
-    @abstractmethod
-    def _validation_plan(self) -> Plan:
-        """Members of each window of the validation set."""
-
     @cached_property
     def source_names(self) -> tuple[str, ...]:
         """Names of the sources of all examples, in the order of their first ones; the same on all ranks."""
@@ -138,7 +104,7 @@ class ForestDataModule(L.LightningDataModule, ABC):
 
     @property
     def windows_per_epoch(self) -> int:
-        """Optimizer steps of one pass over the data."""
+        """See :class:`~lit_align.data.forest_module.ForestDataModule`."""
         return self._plan.windows_per_epoch
 
     def train_dataloader(self) -> DataLoader[Window]:
@@ -149,66 +115,17 @@ class ForestDataModule(L.LightningDataModule, ABC):
         return self._loader(self._dataset(self._trained, self._replayed, self._plan), sampler)
 
     def training_windows(self) -> Iterator[Window]:
-        """This rank's part of each training window of the first epoch, in their order; each is built when asked for."""
+        """See :class:`~lit_align.data.forest_module.ForestDataModule`."""
         dataset = self._dataset(self._trained, self._replayed, self._plan)
         return (dataset[window] for window in range(self.windows_per_epoch))
 
-    def val_dataloader(self) -> DataLoader[Window] | list[DataLoader[Window]]:
-        """Windows of the validation data, in a fixed order; none without validation data.
-
-        Raises:
-            ValueError: ``trainer.validate`` without validation data: Lightning would pass over everything, benchmarks
-                too, and end as if all were well.
-        """
-        if not self._validation:
-            if self.trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING:
-                raise ValueError(
-                    "`validate` needs validation data, and there are none: set `data.val_fraction` or name "
-                    "`data.val_sources`"
-                )
-            return []
-        return self._loader(self._dataset(self._validation, GivenTrees([]), self._validation_plan), None)
-
-    def _dataset(self, trained: Trees, replayed: Trees, plan: Plan) -> WindowDataset:
-        trainer = self.trainer
-        assert trainer is not None
-        return WindowDataset(trained, replayed, plan, self.token_budget, trainer.global_rank, trainer.world_size)
-
-    def _loader(self, dataset: WindowDataset, sampler: WindowSampler | None) -> DataLoader[Window]:
-        # A generator of its own: a loader otherwise draws from the global random numbers each time it is opened.
-        generator = torch.Generator()
-        return DataLoader(
-            dataset, None, sampler=sampler, num_workers=self.workers, collate_fn=_as_it_is, generator=generator,
-            worker_init_fn=_leave_interrupts_to_the_trainer,
-        )  # fmt: skip
-
     def largest_forest(self) -> TokenForest:
-        """A forest no smaller than any that packing makes: the longest trees, up to the budget.
-
-        Where the next one does not fit, others might fill the rest of the budget to the last token; it is filled with
-        repeated tokens, in place of a search for them.
-        """
+        """A forest no smaller than any that packing makes: the longest trees, up to the budget."""
         plan = self._plan
         # A window may replay a conversation more than once.
         replayed = islice(cycle(self._replayed.largest(plan.most_replayed)), plan.most_replayed)
         pool = GivenTrees([*self._trained.largest(plan.most_trained), *replayed])
-        groups: list[tuple[TokenPath, ...]] = []
-        room = self.token_budget
-        for tree in pool.largest(len(pool)):
-            if tree.size > room:
-                path = max(tree.paths, key=lambda path: len(path.tokens))
-                rest = replace(path, tokens=np.resize(path.tokens, room), classes=np.resize(path.classes, room))
-                # As many examples as in the tree: those of a preference forest come in twos.
-                groups += [(rest,) * len(tree.paths)] if room else []
-                break
-            groups.append(tree.paths)
-            room -= tree.size
-        # As in a window: what is replayed stands last.
-        return TokenForest.build(sorted(groups, key=lambda paths: paths[0].weight == 0))
-
-    def probe_forest(self) -> TokenForest:
-        """The two shortest trees, of several paths if there are any; one group, so that there is a branch to check."""
-        return TokenForest.build([[path for tree in self._trained.smallest_to_share(2) for path in tree.paths]])
+        return self._filled(pool.largest(len(pool)))
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -224,7 +141,7 @@ class ForestDataModule(L.LightningDataModule, ABC):
         return digest.hexdigest()[:16]
 
 
-class WindowDataModule(ForestDataModule):
+class WindowDataModule(PlannedDataModule):
     """A subclass says how its data are prepared and names the plan of its windows.
 
     Args:

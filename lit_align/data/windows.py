@@ -75,9 +75,7 @@ class WindowDataset(Dataset[Window]):
 
     def __getitem__(self, window: int) -> Window:
         """This rank's part of a window of the run; in each forest, what is replayed stands after the rest."""
-        members = self._members(window)
-        forests = tuple(TokenForest.build([tree.paths for tree in forest]) for forest in self._packed(members))
-        return Window(forests, window, tuple(tree.name for tree in members))
+        return window_of(self._members(window), window, self._budget, self._rank, self._ranks)
 
     def packed(self, window: int) -> list[list[Tree]]:
         """The trees of each forest of this rank's part of a window.
@@ -85,29 +83,48 @@ class WindowDataset(Dataset[Window]):
         Args:
             window: Its number, from 0 over the whole run.
         """
-        return self._packed(self._members(window))
-
-    def _packed(self, members: list[Tree]) -> list[list[Tree]]:
-        trees = joined(members)
-        mine = [trees[i] for i in share_out([tree.size for tree in trees], self._ranks)[self._rank]]
-        parts = [part for tree in mine for part in within(tree, self._budget)]
-        return [[parts[i] for i in forest] for forest in fill_forests([part.size for part in parts], self._budget)]
+        return _packed(self._members(window), self._budget, self._rank, self._ranks)
 
     def _members(self, window: int) -> list[Tree]:
         members = [self._trained[i] for i in self._plan.trained_in(window)]
         return members + [self._replayed[i] for i in self._plan.replayed_in(window)]
 
 
-def within(tree: Tree, budget: int) -> list[Tree]:
+def window_of(members: Sequence[Tree], number: int, budget: int, rank: int, ranks: int, together: int = 1) -> Window:
+    """One rank's part of a window, packed into forests.
+
+    Args:
+        members: The trees of the whole window, in the order in which they stand in a forest.
+        number: Number of the window in the run.
+        budget: Rows a forest.
+        rank: Whose part it is.
+        ranks: Number of processes.
+        together: As for :func:`within_budget`.
+    """
+    packed = _packed(members, budget, rank, ranks, together)
+    forests = tuple(TokenForest.build([tree.paths for tree in forest]) for forest in packed)
+    return Window(forests, number, tuple(tree.name for tree in members))
+
+
+def _packed(members: Sequence[Tree], budget: int, rank: int, ranks: int, together: int = 1) -> list[list[Tree]]:
+    trees = joined(members)
+    mine = [trees[i] for i in share_out([tree.size for tree in trees], ranks)[rank]]
+    parts = [part for tree in mine for part in within(tree, budget, together)]
+    return [[parts[i] for i in forest] for forest in fill_forests([part.size for part in parts], budget)]
+
+
+def within(tree: Tree, budget: int, together: int = 1) -> list[Tree]:
     """A tree as it is, or in as few neighbouring parts as take at most ``budget`` rows each.
 
     Args:
         tree: Any tree.
-        budget: Most rows of a part, no fewer than the longest path has.
+        budget: Most rows of a part, no fewer than what is never parted has.
+        together: As for :func:`within_budget`.
     """
     if tree.size <= budget:
         return [tree]
-    return [replace(tree, paths=tuple(paths), size=size) for paths, size in within_budget(tree.paths, budget)]
+    parts = within_budget(tree.paths, budget, together)
+    return [replace(tree, paths=tuple(paths), size=size) for paths, size in parts]
 
 
 def within_budget(

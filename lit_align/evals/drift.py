@@ -191,9 +191,9 @@ def drift_sums(policy: Policy, forest: TokenForest, reference: Reference) -> Ten
         Number of tokens; NLL, KL(policy ‖ reference) and KL(reference ‖ policy), nats.
     """
     with evaluating(policy):
-        hidden = policy.hidden(forest)[forest.pair_rows]
+        hidden = policy.hidden(forest, forest.pair_rows)
     with reference.active(policy):
-        compared = policy.hidden(forest)[forest.pair_rows]
+        compared = policy.hidden(forest, forest.pair_rows)
     scores = score_tokens(
         hidden,
         policy.head,

@@ -178,9 +178,9 @@ def pair_scores(policy: Policy, forest: TokenForest, reference: Reference) -> di
         reference: What the policy is compared with.
     """
     with evaluating(policy):
-        hidden = policy.hidden(forest)[forest.pair_rows]
+        hidden = policy.hidden(forest, forest.pair_rows)
     with reference.active(policy):
-        compared = policy.hidden(forest)[forest.pair_rows]
+        compared = policy.hidden(forest, forest.pair_rows)
     own = score_tokens(hidden, policy.head, forest.pair_tokens, reference_hidden=compared, divergences=[ReverseKL()])
     reference_logps = token_logps(compared, policy.head, forest.pair_tokens)
 

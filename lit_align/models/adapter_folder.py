@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lit_align.models.adapter_sum import Factors
 from lit_align.models.loading import LoRA, add_lora, empty_base, quiet_peft
 from lit_align.tokenizer import PACKAGE_PREFIX, path_in_package
 
@@ -117,6 +118,38 @@ class AdapterFolder:
                     f"{other[key]}; set {f'`model.lora.{key}: {mine}`, or ' if can_be_set else ''}`init: stack` for a "
                     "new adapter on top of it"
                 )
+
+    def factors(self, base: str) -> dict[str, Factors]:
+        """What the adapter adds to each linear layer of a base, by the layer's name; the base's weights are not read.
+
+        Args:
+            base: See :func:`lit_align.tokenizer.resolve_base`.
+
+        Raises:
+            FileNotFoundError: The folder or one of its two files is not there.
+            ValueError: As of :meth:`add_to`; or it adapts the output head, or something that is no linear layer.
+        """
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        config, tensors = self._config(), self._tensors()
+        with torch.device("meta"):
+            model = add_lora(empty_base(base), LoRA())
+            self._place(model, "read", config, tensors)
+        causal_lm: Any = model.get_base_model()
+        found: dict[str, Factors] = {}
+        layers: dict[str, Any] = {
+            name: one
+            for name, one in causal_lm.named_modules()
+            if isinstance(one, BaseTunerLayer) and "read" in getattr(one, "scaling", ())
+        }
+        for name, layer in layers.items():
+            kind = type(layer.get_base_layer())
+            if kind is not torch.nn.Linear or layer is causal_lm.get_output_embeddings():
+                what = "the output head" if kind is torch.nn.Linear else f"a {kind.__name__}, no linear layer"
+                raise ValueError(f"adapter {self.path}: adapts `{name}`, {what}; that is not supported")
+            a, b = (tensors[f"base_model.model.{name}.lora_{letter}.weight"] for letter in "AB")
+            found[name] = Factors(a, b, layer.scaling["read"])
+        return found
 
     def digest(self) -> str:
         """Hash of the weights' file and of the settings that change the model, 16 hexadecimal digits.

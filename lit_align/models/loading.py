@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lit_align.models.lean_lora import use_lean_forward
 from lit_align.models.tree_attention import ATTENTION_NAME, register_forest_attention
 from lit_align.tokenizer import BaseLocation, resolve_base
 
@@ -83,8 +84,8 @@ def load_base(base: str, weights: Weights) -> PreTrainedModel:
     """
     register_forest_attention()
     location = resolve_base(base)
-    with _bar_for_large_weights(Path(location.path)):
-        model = _from_pretrained(location, weights)
+    with bar_for_large_weights(_size(Path(location.path))):
+        model = _from_pretrained(location, weights, ATTENTION_NAME)
     if getattr(model.config, "is_encoder_decoder", False):
         raise ValueError(f"base {base}: an encoder-decoder model has no causal forest; choose a decoder-only one")
     model.config.use_cache = False
@@ -97,6 +98,21 @@ def load_base(base: str, weights: Weights) -> PreTrainedModel:
             part.support_avx512bf16_for_cpu = False
     frozen: PreTrainedModel = model.eval()  # type: ignore[no-untyped-call]
     return frozen
+
+
+def plain_base(base: str, weights: Weights) -> PreTrainedModel:
+    """Load a base as plain transformers does: its own attention, no setting of ours.
+
+    Args:
+        base: See :func:`lit_align.tokenizer.resolve_base`.
+        weights: Number format and quantisation.
+
+    Raises:
+        FileNotFoundError, ImportError: As of :func:`load_base`.
+    """
+    location = resolve_base(base)
+    with bar_for_large_weights(_size(Path(location.path))):
+        return _from_pretrained(location, weights, None)
 
 
 def empty_base(base: str) -> PreTrainedModel:
@@ -118,10 +134,10 @@ def empty_base(base: str) -> PreTrainedModel:
     return model
 
 
-def _from_pretrained(location: BaseLocation, weights: Weights) -> PreTrainedModel:
+def _from_pretrained(location: BaseLocation, weights: Weights, attention: str | None) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
-    options: dict[str, Any] = {"dtype": getattr(torch, weights.dtype), "attn_implementation": ATTENTION_NAME}
+    options: dict[str, Any] = {"dtype": getattr(torch, weights.dtype), "attn_implementation": attention}
     if location.gguf_file is None:
         if weights.quantization == "nf4":
             options["quantization_config"] = _nf4(weights)
@@ -138,19 +154,27 @@ def _from_pretrained(location: BaseLocation, weights: Weights) -> PreTrainedMode
 
 
 @contextmanager
-def _bar_for_large_weights(folder: Path) -> Iterator[None]:
-    """Hide transformers' progress bar where loading takes no time."""
+def bar_for_large_weights(size: int) -> Iterator[None]:
+    """Hide transformers' progress bar where reading or writing takes no time.
+
+    Args:
+        size: Of the weights, bytes.
+    """
     from transformers.utils import logging
 
-    small = folder.is_dir() and sum(file.stat().st_size for file in folder.iterdir()) < _LARGE_BYTES
     shown = logging.is_progress_bar_enabled()
-    if small:
+    if size < _LARGE_BYTES:
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         if shown:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files of a folder; those of a hub's base, which may have to come first, are many."""
+    return sum(file.stat().st_size for file in folder.iterdir()) if folder.is_dir() else _LARGE_BYTES
 
 
 def _nf4(weights: Weights) -> Any:
@@ -186,6 +210,7 @@ def add_lora(model: PreTrainedModel, lora: LoRA) -> PeftModel:
     for name, parameter in adapted.named_parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:
             raise ValueError(f"adapter `{name}` is {parameter.dtype}; adapters must be float32")
+    use_lean_forward(adapted)
     return adapted
 
 

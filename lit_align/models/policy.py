@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lit_align.forest import TokenForest
 from lit_align.models.loading import LoRA, Weights, add_lora, load_base, weights_fingerprint
+from lit_align.models.needed_rows import slice_last_layer
 from lit_align.models.tree_attention import AttentionPath, block_mask, plan_attention, refuse_unshareable
 from lit_align.ops.frozen_head import FrozenHead
 
@@ -66,6 +67,7 @@ class Policy(nn.Module):
         self.frozen_adapter = ""
         self.average = ""
         self.average_updates = 0
+        self._slices = attention != "padded" and slice_last_layer(self.causal_lm.get_decoder())
         _refuse_adapted_head(self.causal_lm)
         if activation_checkpointing:
             checkpoint_activations(self.causal_lm)
@@ -101,17 +103,24 @@ class Policy(nn.Module):
         plain: dict[str, Any] = json.loads(json.dumps(config, default=sorted))  # sets to lists, enums to their text
         return plain
 
-    def hidden(self, forest: TokenForest) -> Tensor:
-        """Last hidden states of all rows, after the final norm.
+    def hidden(self, forest: TokenForest, rows: Tensor | None = None) -> Tensor:
+        """Last hidden states, after the final norm.
 
         Args:
             forest: On the policy's device.
+            rows: Rows that are wanted, shape ``(N,)``; in the last layer they alone are computed, where its layout is
+                known. None is all rows.
 
         Returns:
-            Shape ``(T, hidden)``, in the model's number format.
+            Shape ``(N, hidden)``, or ``(T, hidden)`` for all rows, in the model's number format.
         """
-        if self.attention == "padded":
-            return self._padded_hidden(forest)
+        if rows is None or not self._slices:
+            hidden = self._padded_hidden(forest) if self.attention == "padded" else self._forest_hidden(forest, None)
+            return hidden if rows is None else hidden.index_select(0, rows)
+        distinct, place = rows.unique_consecutive(return_inverse=True)  # one row may predict several tokens
+        return self._forest_hidden(forest, distinct).index_select(0, place)
+
+    def _forest_hidden(self, forest: TokenForest, needed_rows: Tensor | None) -> Tensor:
         plan = block_mask(forest) if self.attention == "flex" else plan_attention(forest)
         # A mask of four dimensions is handed through as it is. Without one, transformers would take positions that
         # jump back for packed sequences and cut the row there.
@@ -121,6 +130,7 @@ class Policy(nn.Module):
             position_ids=forest.positions[None],
             attention_mask=unused_mask,
             forest_plan=plan,
+            needed_rows=needed_rows,
         )[0]
 
     def _padded_hidden(self, forest: TokenForest) -> Tensor:
@@ -214,6 +224,7 @@ def check_forest_path(policy: Policy, forest: TokenForest) -> float:
     if policy.attention == "padded":
         return 0.0
     shared = policy.hidden(forest)
+    shared[forest.pair_rows] = policy.hidden(forest, forest.pair_rows)  # as a loss reads them
     padded = policy._padded_hidden(forest)
     scale = float(padded.abs().max()) or 1.0
     difference = float((shared - padded).abs().max()) / scale

@@ -137,7 +137,7 @@ class AlignModule(Objective):
     @property
     def _data(self) -> WindowData:
         data = getattr(self.trainer, "datamodule", None)
-        if data is None or not hasattr(data, "windows_per_epoch"):
+        if data is None or not hasattr(data, "source_names"):
             raise TypeError(f"fit needs a data module that yields windows, such as SFTDataModule; got {data!r}")
         return cast(WindowData, data)
 

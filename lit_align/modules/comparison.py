@@ -45,7 +45,7 @@ class Comparison:
         compared = torch.zeros(len(forest.pair_rows), dtype=torch.bool, device=targets.device)
         compared[forest.target_pairs[targets]] = True
         pairs = compared.nonzero().flatten()
-        return cls(divergence, targets, pairs, hidden[forest.pair_rows[pairs]])
+        return cls(divergence, targets, pairs, hidden[pairs])
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +65,9 @@ class ForestScores:
 
 
 def reference_hidden(policy: Policy, forest: TokenForest, reference: Reference) -> Tensor:
-    """The reference's hidden states at the rows of a forest, ``(T, H)``, without gradient."""
+    """The reference's hidden states at the (row, target token) pairs of a forest, ``(P, H)``, without gradient."""
     with reference.active(policy):
-        return policy.hidden(forest)
+        return policy.hidden(forest, forest.pair_rows)
 
 
 def score_forest(
@@ -81,22 +81,21 @@ def score_forest(
         statistics: Further numbers of the policy's distributions.
         comparison: Of some targets with the reference; None runs nothing for it.
     """
-    hidden = policy.hidden(forest)
-    rows, tokens = forest.pair_rows, forest.pair_tokens
+    hidden, tokens = policy.hidden(forest, forest.pair_rows), forest.pair_tokens
     if comparison is None:
-        scores = score_tokens(hidden[rows], policy.head, tokens, statistics=statistics)
+        scores = score_tokens(hidden, policy.head, tokens, statistics=statistics)
         return ForestScores(scores.logps, scores.statistics, hidden.new_zeros((), dtype=torch.float64))
     near = comparison.pairs
-    is_far = torch.ones(len(rows), dtype=torch.bool, device=near.device)
+    is_far = torch.ones(len(tokens), dtype=torch.bool, device=near.device)
     is_far[near] = False
     far = is_far.nonzero().flatten()
     compared = score_tokens(
-        hidden[rows[near]], policy.head, tokens[near], reference_hidden=comparison.reference_hidden,
+        hidden[near], policy.head, tokens[near], reference_hidden=comparison.reference_hidden,
         divergences=[comparison.divergence], statistics=statistics,
     )  # fmt: skip
-    others = score_tokens(hidden[rows[far]], policy.head, tokens[far], statistics=statistics)
-    place = torch.empty_like(rows)  # of each pair among those that are compared, then the others
-    place[torch.cat([near, far])] = torch.arange(len(rows), device=near.device)
+    others = score_tokens(hidden[far], policy.head, tokens[far], statistics=statistics)
+    place = torch.empty_like(tokens)  # of each pair among those that are compared, then the others
+    place[torch.cat([near, far])] = torch.arange(len(tokens), device=near.device)
     at = place[forest.target_pairs[comparison.targets]]
     return ForestScores(
         torch.cat([compared.logps, others.logps])[place],

@@ -66,8 +66,8 @@ def chosen_targets(forest: TokenForest) -> Tensor:
 
 
 def hidden_logps(policy: Policy, forest: TokenForest, hidden: Tensor) -> Tensor:
-    """Log-prob of each target of a forest from hidden states of all rows, nats, ``(M,)``."""
-    return token_logps(hidden[forest.pair_rows], policy.head, forest.pair_tokens)[forest.target_pairs]
+    """Log-prob of each target of a forest from the hidden states at its pairs ``(P, H)``, nats, ``(M,)``."""
+    return token_logps(hidden, policy.head, forest.pair_tokens)[forest.target_pairs]
 
 
 def score_pairs(

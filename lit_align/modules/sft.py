@@ -120,9 +120,9 @@ class SFTModule(AlignModule):
     @torch.no_grad()
     def validation_sums(self, forest: TokenForest) -> Tensor:
         """Tokens, NLL, KL in both directions, entropy and hits; those of ``source_metrics.py``."""
-        seen = reference_hidden(self.policy, forest, self.reference)[forest.pair_rows]
+        seen = reference_hidden(self.policy, forest, self.reference)
         scores = score_tokens(
-            self.policy.hidden(forest)[forest.pair_rows],
+            self.policy.hidden(forest, forest.pair_rows),
             self.policy.head,
             forest.pair_tokens,
             reference_hidden=seen,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -264,18 +265,21 @@ def prepare_reference(module: AlignModule, data: WindowData) -> None:
         module: The module, its policy on its device.
         data: Its data.
     """
+
+    def windows() -> Iterator[Window]:  # asked for by a cache alone: a stream has none of them yet
+        yield from tqdm(
+            data.training_windows(),
+            total=data.windows_per_epoch,
+            desc="reference log-probs",
+            unit="window",
+            delay=_SECONDS_BEFORE_PROGRESS,
+            leave=False,
+            disable=module.trainer.progress_bar_callback is None,
+        )
+
     start = rng_state()
-    bar = tqdm(
-        data.training_windows(),
-        total=data.windows_per_epoch,
-        desc="reference log-probs",
-        unit="window",
-        delay=_SECONDS_BEFORE_PROGRESS,
-        leave=False,
-        disable=module.trainer.progress_bar_callback is None,
-    )
-    with bar, module.trainer.precision_plugin.forward_context():
-        module.reference.prepare(module.policy, data.probe_forest(), bar)
+    with module.trainer.precision_plugin.forward_context():
+        module.reference.prepare(module.policy, data.probe_forest(), windows())
     restore_rng(start)
     module.trainer.strategy.barrier("reference")
 

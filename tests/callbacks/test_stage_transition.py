@@ -98,6 +98,7 @@ def _records() -> list[dict[str, Any]]:
     return records
 
 
+@pytest.mark.slow
 def test_a_gate_that_fails_stops_the_run_in_good_order(capsys: pytest.CaptureFixture[str]) -> None:
     assert fit(progressive(callbacks=[MEASURED, PROBE], gates={"two": [gate("stop")]})) == 0
     assert max(Probe.last.ends) == 6

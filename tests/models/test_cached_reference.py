@@ -55,9 +55,9 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     seen: list[int] = []
     hidden = Policy.hidden
 
-    def counted(self: Policy, forest: TokenForest) -> Tensor:
+    def counted(self: Policy, forest: TokenForest, rows: Tensor | None = None) -> Tensor:
         seen.append(len(forest))
-        return hidden(self, forest)
+        return hidden(self, forest, rows)
 
     def count() -> int:
         number = len(seen)

@@ -76,32 +76,41 @@ class Formula:
         """QK and PV of ``pairs`` (query, key), all layers."""
         return self.layers * 4 * self.heads * self.head_dim * pairs
 
-    def forward(self, rows: int, pairs: int, rank: int) -> int:
+    def products(self, rows: int, read: int) -> list[tuple[int, int, int, bool]]:
+        """Rows, in and out of each linear layer, and whether its input is the embedding.
+
+        The last MLP is run at the ``read`` rows alone, those whose hidden states are read.
+        """
+        return [
+            (read if layer == self.layers - 1 and number > 3 else rows, i, o, layer == 0 and number < 3)
+            for layer in range(self.layers)
+            for number, (i, o) in enumerate(self.linears())
+        ]
+
+    def forward(self, rows: int, pairs: int, rank: int, read: int) -> int:
         """Hidden states; rank 0 is the bare base."""
-        linears = self.layers * sum(2 * rows * (i * o + rank * (i + o)) for i, o in self.linears())
+        linears = sum(2 * height * (i * o + rank * (i + o)) for height, i, o, _ in self.products(rows, read))
         return linears + self.attention(pairs)
 
-    def backward(self, rows: int, pairs: int) -> int:
+    def backward(self, rows: int, pairs: int, read: int) -> int:
         """Gradients of the adapters and of all inputs but the embedding's; attention makes its scores again."""
         total = 5 * self.attention(pairs) // 2
-        for layer in range(self.layers):
-            for number, (i, o) in enumerate(self.linears()):
-                from_embedding = layer == 0 and number < 3
-                total += 2 * rows * RANK * (2 * o + i)
-                total += 0 if from_embedding else 2 * rows * (i * o + RANK * i)
+        for height, i, o, from_embedding in self.products(rows, read):
+            total += 2 * height * RANK * (2 * o + i)
+            total += 0 if from_embedding else 2 * height * (i * o + RANK * i)
         return total
 
     def head(self, products: int) -> int:
         """One product of one hidden state with the head."""
         return 2 * products * self.vocabulary * self.hidden
 
-    def plain(self, rows: int, pairs: int, targets: int) -> int:
+    def plain(self, rows: int, pairs: int, targets: int, read: int) -> int:
         """SFT: logits and their gradient at the targets."""
-        return self.forward(rows, pairs, RANK) + self.backward(rows, pairs) + self.head(2 * targets)
+        return self.forward(rows, pairs, RANK, read) + self.backward(rows, pairs, read) + self.head(2 * targets)
 
-    def anchor(self, rows: int, pairs: int, anchored: int) -> int:
+    def anchor(self, rows: int, pairs: int, anchored: int, read: int) -> int:
         """What the anchor adds: the reference's forward, its logits and the divergence's gradient."""
-        return self.forward(rows, pairs, 0) + self.head(2 * anchored)
+        return self.forward(rows, pairs, 0, read) + self.head(2 * anchored)
 
 
 # ---------------------------------------------------------------------------------------------------- the window
@@ -149,7 +158,7 @@ def anchored(random_qwen3: str) -> SFTModule:
 
 def test_a_window_costs_what_the_closed_formula_says(plain: SFTModule) -> None:
     rows = PROMPT + ANSWER
-    assert flops(step(plain, ONE)) == Formula().plain(rows, rows**2, ANSWER)
+    assert flops(step(plain, ONE)) == Formula().plain(rows, rows**2, ANSWER, ANSWER)
 
 
 def test_the_anchor_adds_one_forward_of_the_base_and_the_head_at_its_own_tokens(
@@ -157,7 +166,7 @@ def test_the_anchor_adds_one_forward_of_the_base_and_the_head_at_its_own_tokens(
 ) -> None:
     rows = PROMPT + ANSWER
     added = flops(step(anchored, ONE)) - flops(step(plain, ONE))
-    assert added == Formula().anchor(rows, rows**2, ANCHORED.tail_tokens)
+    assert added == Formula().anchor(rows, rows**2, ANCHORED.tail_tokens, ANSWER)
 
 
 def test_a_reference_run_at_weight_zero_is_caught(plain: SFTModule, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,15 +178,15 @@ def test_a_reference_run_at_weight_zero_is_caught(plain: SFTModule, monkeypatch:
         return planted(forest, counts, step)
 
     monkeypatch.setattr(plain, "forest_loss", wasteful)
-    excess = flops(step(plain, ONE)) - Formula().plain(rows, rows**2, ANSWER)
-    assert excess == Formula().forward(rows, rows**2, 0) > 0
+    excess = flops(step(plain, ONE)) - Formula().plain(rows, rows**2, ANSWER, ANSWER)
+    assert excess == Formula().forward(rows, rows**2, 0, rows) > 0
 
 
 @pytest.mark.parametrize("answer", [1, 8, 16])
 def test_the_head_runs_at_the_targets_alone(plain: SFTModule, answer: int) -> None:
     rows = PROMPT + ANSWER + 8
     prompt = [3 + token % 50 for token in range(rows - answer)]
-    body = Formula().plain(rows, rows**2, 0)
+    body = Formula().plain(rows, rows**2, 0, answer)
     groups = [[path(prompt, range(30, 30 + answer), "one")]]
     assert flops(step(plain, groups)) - body == Formula().head(2 * answer)
 
@@ -190,19 +199,21 @@ def test_a_head_at_every_row_is_caught(plain: SFTModule, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(comparison, "score_tokens", everywhere)
     rows = PROMPT + ANSWER
-    assert flops(step(plain, ONE)) - Formula().plain(rows, rows**2, ANSWER) == Formula().head(PROMPT)
+    assert flops(step(plain, ONE)) - Formula().plain(rows, rows**2, ANSWER, ANSWER) == Formula().head(PROMPT)
 
 
 def test_a_shared_prompt_is_computed_once_by_policy_and_reference(anchored: SFTModule) -> None:
     rows = PROMPT + 2 * ANSWER
     pairs = (PROMPT + ANSWER) ** 2 + ANSWER * (PROMPT + ANSWER)  # the trunk, then the second answer with its prompt
-    expected = Formula().plain(rows, pairs, 2 * ANSWER) + Formula().anchor(rows, pairs, 2 * ANCHORED.tail_tokens)
+    read, tail = 2 * ANSWER - 1, 2 * ANCHORED.tail_tokens  # the prompt's last row predicts both first tokens
+    expected = Formula().plain(rows, pairs, 2 * ANSWER, read) + Formula().anchor(rows, pairs, tail, read)
     assert flops(step(anchored, [BRANCHES])) == expected
 
 
 def test_a_prompt_computed_for_each_answer_is_caught(anchored: SFTModule) -> None:
     rows, pairs = 2 * (PROMPT + ANSWER), 2 * (PROMPT + ANSWER) ** 2
-    expected = Formula().plain(rows, pairs, 2 * ANSWER) + Formula().anchor(rows, pairs, 2 * ANCHORED.tail_tokens)
+    read, tail = 2 * ANSWER, 2 * ANCHORED.tail_tokens
+    expected = Formula().plain(rows, pairs, 2 * ANSWER, read) + Formula().anchor(rows, pairs, tail, read)
     assert flops(step(anchored, [[one] for one in BRANCHES])) == expected
     assert flops(step(anchored, [BRANCHES])) < 0.7 * expected
 

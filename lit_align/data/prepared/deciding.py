@@ -52,7 +52,7 @@ def deciding(settings: Mapping[str, object], tokenizer: PreTrainedTokenizerBase)
 def _described(value: object, where: str, classes: set[type]) -> str:
     """A value as text, with the content of the files that it names; the classes in it are noted."""
     if isinstance(value, str):
-        return f"{value!r}{_of_file(value, where)}"
+        return _of_text(value, where)
     if value is None or isinstance(value, int | float):
         return repr(value)
     if isinstance(value, Path):
@@ -78,17 +78,20 @@ def _described(value: object, where: str, classes: set[type]) -> str:
     return f"{named}({', '.join(items)})"
 
 
-def _of_file(text: str, where: str) -> str:
-    """What lies where a text points, if it does: the bytes of a file or folder, the commit of a hub's data set."""
+def _of_text(text: str, where: str) -> str:
+    """A text, with what lies where it points, if anything: the bytes of a file or folder, the commit of a hub's set.
+
+    Of a path the name counts, of which ids and sources are made, and not where it is.
+    """
     if not text or len(text) > _LONGEST_PATH or "\n" in text or "\0" in text:
-        return ""
+        return repr(text)
     path = Path(text).expanduser()
     if path.is_file():
-        return f" {_of_bytes([path])}"
+        return f"{path.name!r} {_of_bytes([path])}"
     if path.is_dir():
-        return f" {_of_bytes(sorted(one for one in path.rglob('*') if one.is_file()))}"
+        return f"{path.name!r} {_of_bytes(sorted(one for one in path.rglob('*') if one.is_file()))}"
     on_hub = where.endswith(".path") and is_hub_id(text) and not path.parent.is_dir()
-    return f" {hub_revision(text)}" if on_hub else ""
+    return f"{text!r} {hub_revision(text)}" if on_hub else repr(text)
 
 
 def _of_bytes(files: Iterable[Path]) -> str:

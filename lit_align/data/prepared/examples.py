@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -220,5 +220,5 @@ class Examples:
     def _path_names(self) -> Sequence[str]:
         return Texts(self.columns, f"{self.part}.paths")
 
-    def _column(self, name: str) -> NDArray[np.int64]:
+    def _column(self, name: str) -> NDArray[Any]:
         return self.columns[f"{self.part}.{name}"]

@@ -28,7 +28,7 @@ class Records:
 
     def __init__(self, place: Place) -> None:
         # Not in it: Windows renames no folder in which a file is open.
-        self._file = SpooledTemporaryFile(HELD, dir=place.path.parent if place.given else None)  # noqa: SIM115
+        self._file = SpooledTemporaryFile(HELD, dir=str(place.path.parent) if place.given else None)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
         self._ends = array("q", [0])
 

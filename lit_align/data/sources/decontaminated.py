@@ -94,6 +94,11 @@ class DecontaminatedConversations(ConversationSource):
         """See :class:`~lit_align.types.ConversationSource`."""
         return _clean(self.source.stream(refuse), self.against, _name(self.source))
 
+    @property
+    def sampling(self) -> str:
+        """That of the source."""
+        return self.source.sampling
+
     def draw(self, rows: Sequence[Drawn], tokens: Callable[[Drawn], int]) -> list[Drawn]:
         """Draw as the source does."""
         return self.source.draw(rows, tokens)

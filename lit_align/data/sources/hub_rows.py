@@ -74,10 +74,18 @@ def hub_revision(name: str) -> str:
         name: The data set's id.
 
     Raises:
-        OSError: See :func:`download_hub_file`.
+        OSError: The hub is out of reach, and there is no copy; or it has no such data set.
     """
-    # A file that every repository has; it lies in a folder named for the commit.
-    return Path(download_hub_file(name, ".gitattributes")).parent.name
+    from huggingface_hub import hf_hub_download
+
+    try:
+        # A file that every repository has; it lies in a folder named for the commit.
+        return Path(hf_hub_download(name, ".gitattributes", repo_type="dataset")).parent.name
+    except OSError as error:  # the hub's own errors are OSErrors too
+        raise OSError(
+            f"{name}: its commit cannot be read from the Hugging Face hub ({error}), and prepared data are found by "
+            "it; give a local file or folder as `path`, or set `data.cache: null`"
+        ) from error
 
 
 def read_hub_rows(name: str, split: str = "train") -> Iterator[Row]:

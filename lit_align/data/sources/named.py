@@ -118,6 +118,11 @@ class NamedConversations(ConversationSource):
         """See :class:`~lit_align.types.ConversationSource`."""
         return _named(self.source.stream(_refusing(refuse, self.name)), self.name)
 
+    @property
+    def sampling(self) -> str:
+        """That of the source."""
+        return self.source.sampling
+
     def draw(self, rows: Sequence[Drawn], tokens: Callable[[Drawn], int]) -> list[Drawn]:
         """See :class:`~lit_align.types.ConversationSource`; the source is shown its own names, by which it may draw."""
         own = [replace(row, source=row.source.removeprefix(f"{self.name}/")) for row in rows]

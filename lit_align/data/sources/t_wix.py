@@ -123,6 +123,12 @@ class TWix(ConversationSource):
         if not found:
             raise ValueError(f"{self.path}: none of its {read} rows is a readable one of `subset` {self.subset}")
 
+    @property
+    def sampling(self) -> str:
+        """See :class:`~lit_align.types.ConversationSource`."""
+        values = {"reasoning_ratio": (self.reasoning_ratio, None), "sample_ratio": (self.sample_ratio, 1.0)}
+        return ", ".join(f"TWix.{name} = {value}" for name, (value, whole) in values.items() if value != whole)
+
     def draw(self, rows: Sequence[Drawn], tokens: Callable[[Drawn], int]) -> list[Drawn]:
         """Draw the sample at its ratio; see the class.
 

@@ -95,7 +95,7 @@ class Reference(ABC):
             Nats, shape ``(M,)``, without gradient.
         """
         with self.active(policy):
-            hidden = policy.hidden(forest)[forest.pair_rows]
+            hidden = policy.hidden(forest, forest.pair_rows)
         return token_logps(hidden, policy.head, forest.pair_tokens)[forest.target_pairs]
 
     @property

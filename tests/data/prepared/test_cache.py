@@ -215,7 +215,7 @@ def test_what_is_not_whole_or_of_another_version_is_named_and_made_again(
     assert says in told
     caplog.clear()
     assert everything(module("conversations", tmp_path, cache="kept")) == expected
-    assert not caplog.messages
+    assert not [line for line in caplog.messages if "prepared again" in line]
     assert entries(Path("kept")) == [entry]
 
 
@@ -311,27 +311,42 @@ prepared_data.module("conversations", Path({folder!r}), cache={cache!r}{more})
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", ["", ", processes=2, mix=None"], ids=["one process", "three processes"])
-def test_a_kill_while_preparing_leaves_nothing_that_is_used_and_no_process(more: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sent", "more"),
+    [(signal.SIGKILL, ""), (signal.SIGKILL, ", processes=2, mix=None"), (signal.SIGINT, ", processes=2, mix=None")],
+    ids=["kill", "kill with processes", "Ctrl-C with processes"],
+)
+def test_a_kill_while_preparing_leaves_nothing_that_is_used_and_no_process(
+    sent: signal.Signals, more: str, tmp_path: Path
+) -> None:
     expected = everything(module("conversations", tmp_path))
     cache = tmp_path / "kept"
     script = tmp_path / "slow.py"
     code = SLOW_RUN.format(tests=str(Path(__file__).parents[2]), folder=str(tmp_path), cache=str(cache), more=more)
     script.write_text("if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in code.splitlines()))
-    run = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     assert run.stdout is not None
     assert run.stdout.readline() == "in the middle\n"
     children = _children(run.pid)
     assert len(children) >= (2 if more else 0)
-    run.send_signal(signal.SIGKILL)
-    run.wait()
-    run.stdout.close()
-    assert [path for path in entries(cache) if ".part-" in path.name] == entries(cache)
-    assert everything(module("conversations", tmp_path, cache=str(cache))) == expected
+    if sent == signal.SIGINT:
+        os.killpg(run.pid, sent)  # as a terminal does: to all of them
+    else:
+        run.send_signal(sent)
+    run.communicate(timeout=60)
+    left = entries(cache)
+    assert left == ([] if sent == signal.SIGINT else [path for path in left if ".part-" in path.name])
     limit = time.monotonic() + 20
-    while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < limit:
+    while any(map(_runs, children)) and time.monotonic() < limit:
         time.sleep(0.1)
-    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    assert not any(map(_runs, children))
+    assert everything(module("conversations", tmp_path, cache=str(cache))) == expected
+
+
+def _runs(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
 
 
 def _children(pid: int) -> list[int]:
