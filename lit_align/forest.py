@@ -37,8 +37,7 @@ class TokenPath:
         tokens: Token ids, shape ``(L,)``, int32.
         classes: A :class:`TokenClass` per token, shape ``(L,)``, uint8.
         example: The id of the example, for messages.
-        weight: Weight of its targets in the NLL; 0 for a replayed conversation, which carries the anchor alone, and for
-            the mismatched answers of KTO.
+        weight: Weight of its targets in the NLL; 0 for a replayed conversation, which carries the anchor alone.
         source: Name of its source, for metrics by source.
         desirable: Whether it is a good answer or a bad one; None where nothing is said of it.
     """

@@ -1,4 +1,4 @@
-"""Answers that are good or bad, each on its own: unpaired preference data, and where they come from."""
+"""Rated answers: answers that are good or bad, each on its own, and where they come from."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class RatedSource(PromptSource):
         """
 
     def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[RatedAnswer]:
-        """Read the answers of the rows that break no rule, as :meth:`lit_align.types.PairSource.usable` does."""
+        """As of a :class:`~lit_align.types.PairSource`: the answers of the rows that break no rule."""
         del refuse
         return self.rated(keep)
 
     def stream(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> Iterator[RatedAnswer]:
-        """Read them one after another, as :meth:`lit_align.types.PairSource.stream` does."""
+        """As of a :class:`~lit_align.types.PairSource`: what :meth:`usable` reads, one after another."""
         return iter(self.usable(keep, refuse))

@@ -49,14 +49,12 @@ def _parsed(*words: str) -> dict[str, Any]:
 def test_the_configurations_are_found() -> None:
     assert {_NAMES[path] for path in BASES} == {
         "chain/quickstart-sft-dpo.yaml", "dpo/quickstart-kto.yaml", "dpo/quickstart-mix.yaml",
-        "dpo/quickstart-progressive.yaml", "dpo/qwen3-1.7b-kto.yaml",
-        "dpo/qwen3-1.7b-finance-3way.yaml", "dpo/qwen3-1.7b-finance-mix.yaml", "dpo/qwen3-1.7b-progressive.yaml",
-        "dpo/qwen3-1.7b-tatqa-recipe.yaml", "dpo/qwen3-1.7b-tatqa.yaml",
-        "dpo/smollm2-135m-mix.yaml", "dpo/smollm2-135m-tatqa-on-policy.yaml", "dpo/smollm2-135m-tatqa.yaml",
-        "eval/smollm2-135m-tatqa.yaml",
-        "quickstart-dpo.yaml", "quickstart.yaml", "sft/quickstart-stream.yaml",
-        "sft/qwen3-1.7b-finance-instruct-stream.yaml", "sft/qwen3-1.7b-finance-instruct.yaml",
-        "sft/qwen3-1.7b-twix.yaml",
+        "dpo/quickstart-progressive.yaml", "dpo/qwen3-1.7b-finance-3way.yaml", "dpo/qwen3-1.7b-finance-mix.yaml",
+        "dpo/qwen3-1.7b-kto.yaml", "dpo/qwen3-1.7b-progressive.yaml", "dpo/qwen3-1.7b-tatqa-recipe.yaml",
+        "dpo/qwen3-1.7b-tatqa.yaml", "dpo/smollm2-135m-mix.yaml", "dpo/smollm2-135m-tatqa-on-policy.yaml",
+        "dpo/smollm2-135m-tatqa.yaml", "eval/smollm2-135m-tatqa.yaml", "quickstart-dpo.yaml", "quickstart.yaml",
+        "sft/quickstart-stream.yaml", "sft/qwen3-1.7b-finance-instruct-stream.yaml",
+        "sft/qwen3-1.7b-finance-instruct.yaml", "sft/qwen3-1.7b-twix.yaml",
         "sft/smollm2-135m-tatqa.yaml", "sft/smollm2-135m.yaml",
     }  # fmt: skip
     assert {path.stem for path in OVERLAYS if path not in LOSSES} == {

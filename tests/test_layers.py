@@ -16,10 +16,9 @@ ROOT = Path(lit_align.__file__).parent
 # For each room the rooms that it may import; its own files it may always. A room is a folder or a file of lit_align;
 # `models.policy` in a row allows that one file of a room.
 TENSORS = {"types", "ops"}
-RECORDS = {"types", "rated", "trie", "forest", "tokenizer"}
+RECORDS = {"types", "trie", "forest", "tokenizer"}
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
-    "rated": {"types"},
     "fit_loop": set(),
     "trie": set(),
     "ops": set(),
@@ -27,12 +26,13 @@ ALLOWED: dict[str, set[str]] = {
     "tokenizer": {"types"},
     "schedule": set(),
     "seeds": set(),
+    "rated": {"types"},
     "losses": TENSORS,
     "metrics": {"types"},
     "models": RECORDS | {"ops"},
     "stage": {"losses.preference", "models.loading", "schedule"},  # the settings that modules and callbacks share
     # A rejected answer is one that the metric refuses; the audit tells intervals and languages.
-    "data": RECORDS | {"metrics.tat_qa", "metrics.statistics", "metrics.language", "seeds"},
+    "data": RECORDS | {"metrics.tat_qa", "metrics.statistics", "metrics.language", "rated", "seeds"},
     # A benchmark renders, splits and tokenises with the functions that do so for training, and trains nothing.
     "evals": RECORDS
     | {"ops", "losses.anchor", "metrics", "models.policy", "models.reference", "models.tree_attention"}

@@ -40,14 +40,15 @@ def mismatches(groups: Sequence[str]) -> list[int]:
             f"all {len(groups)} answers are of one group or prompt, and KTO compares with answers to others: add rows "
             "of other prompts"
         )
-    order = sorted(range(len(groups)), key=lambda row: (place(groups[row], seed=0), groups[row], row))
-    largest = max(sizes.values())
+    places = {group: place(group, seed=0) for group in sizes}
+    order = sorted(range(len(groups)), key=lambda row: (places[groups[row]], groups[row], row))
+    [(most, largest)] = sizes.most_common(1)
+    others = [row for row in order if groups[row] != most]
     chosen = [0] * len(groups)
     for at, row in enumerate(order):
         chosen[row] = order[(at + largest) % len(order)]
         if groups[chosen[row]] == groups[row]:
-            others = [other for other in order if groups[other] != groups[row]]
-            chosen[row] = others[at % len(others)]
+            chosen[row] = others[at % len(others)]  # of the largest group, which alone can meet itself
     return chosen
 
 
@@ -61,11 +62,15 @@ def with_answer_of(path: TokenPath, other: TokenPath) -> TokenPath:
     Returns:
         A path of which nobody says that it is good or bad.
     """
-    end, start = (int(np.argmax(one.classes != TokenClass.PROMPT)) for one in (path, other))
+    end, start = answer_start(path), answer_start(other)
     return TokenPath(
         np.concatenate([path.tokens[:end], other.tokens[start:]]),
         np.concatenate([path.classes[:end], other.classes[start:]]),
         f"{path.example} with the answer of {other.example}",
-        weight=0.0,
         source=path.source,
     )
+
+
+def answer_start(path: TokenPath) -> int:
+    """Tokens of the prompt alone, before what the template writes in front of an answer."""
+    return int(np.argmax(path.classes != TokenClass.PROMPT))

@@ -12,6 +12,9 @@ from typing import TypeVar
 from lit_align.rated import RatedAnswer
 from lit_align.types import Conversation, Drawn, Message, Outline, PreferencePair
 
+Record = Conversation | PreferencePair | RatedAnswer
+"""What a source reads."""
+
 T = TypeVar("T")
 
 
@@ -83,11 +86,11 @@ def split(conversations: Iterable[Drawn], val_fraction: float, seed: int) -> tup
     return train, val
 
 
-def group_of(one: Conversation | PreferencePair | RatedAnswer | Outline) -> str:
+def group_of(one: Record | Outline) -> str:
     """Name what the split never parts: a group, or what stands alone: the prompt of answers, a whole conversation.
 
     Args:
-        one: Any conversation, pair or rated answer, or its outline.
+        one: Any record, or its outline.
     """
     if isinstance(one, Outline):
         return one.name
@@ -103,11 +106,11 @@ def question_hash(text: str) -> str:
     return messages_hash([Message("user", text)])
 
 
-def question_of(one: Conversation | PreferencePair | RatedAnswer | Outline) -> str:
+def question_of(one: Record | Outline) -> str:
     """Name of the question that a record opens with, whatever its group, system turn and later turns; empty for none.
 
     Args:
-        one: Any conversation, pair or rated answer, or its outline.
+        one: Any record, or its outline.
 
     Example:
         >>> asked = (Message("system", "Be short."), Message("user", "2 + 2?"), Message("assistant", "4"))
@@ -120,7 +123,7 @@ def question_of(one: Conversation | PreferencePair | RatedAnswer | Outline) -> s
     return next((question_hash(turn.content) for turn in turns if turn.role == "user"), "")
 
 
-def questions_of(records: Iterable[Conversation | PreferencePair | RatedAnswer | Outline]) -> frozenset[str]:
+def questions_of(records: Iterable[Record | Outline]) -> frozenset[str]:
     """Names of the questions that records open with.
 
     Args:
@@ -129,7 +132,7 @@ def questions_of(records: Iterable[Conversation | PreferencePair | RatedAnswer |
     return frozenset(name for one in records if (name := question_of(one)))
 
 
-def outlined(place: int, record: Conversation | PreferencePair | RatedAnswer) -> Outline:
+def outlined(place: int, record: Record) -> Outline:
     """The outline of a record.
 
     Args:

@@ -6,18 +6,16 @@ import hashlib
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import cast
 
 from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths
 from lit_align.data.mix import Mix
 from lit_align.data.mixture import is_held_out
 from lit_align.data.packing import GroupPlan
-from lit_align.data.part import BadRows, Part, Workshop, prepared
-from lit_align.data.preference import pair_counts
+from lit_align.data.part import BadRows, Workshop, prepared
 from lit_align.data.prepared.prepared import Prepared
-from lit_align.data.rated_tokenising import RatedTokenising
-from lit_align.data.rated_trees import RatedTrees, rated_trees
+from lit_align.data.rated_tokenising import RatedTokenising, RatedTrees
+from lit_align.data.trees import Trees
 from lit_align.data.window_module import WindowDataModule, refuse_mixture
 from lit_align.rated import RatedSource
 from lit_align.tokenizer import load_tokenizer
@@ -55,7 +53,7 @@ class UnpairedDataModule(WindowDataModule):
         seed: Seed of the order.
         workers: Processes that build forests ahead.
         processes: Processes that tokenise before training, >= 1; null takes one, and all processors for more than
-            20,000 answers. The result is the same.
+            20,000 examples. The result is the same.
         cache: Folder in which the tokenised data are kept, so that a later run with the same sources, files, base and
             settings begins at once; null keeps none. What makes windows (``window``, ``token_budget``, the seeds of
             orders) may change between the runs. A folder is as large as its tokens, 5 bytes each.
@@ -105,22 +103,37 @@ class UnpairedDataModule(WindowDataModule):
             return
         logger.info("reading rated answers; tokenizer of %s", self.base)
         self.chat = ChatFormat(load_tokenizer(self.base), thinking=self.thinking)
-        most = self.lengths.max_length
-        self._take(self._prepared(), partial(rated_trees, window=self.window, budget=self.token_budget, most=most))
-        good, bad = self.rated_counts
-        if not good or not bad:
-            there, other = ("good", "bad") if good else ("bad", "good")
-            raise ValueError(
-                f"training: all {good + bad} answers are {there}, and KTO needs both kinds: name a source with {other} "
-                "ones, or look at its labels; answers that are all good are for SFTDataModule"
-            )
+        longest = self.lengths.max_length
+        self._take(self._prepared(), partial(RatedTrees, window=self.window, budget=self.token_budget, longest=longest))
+        self._refuse_one_sided()
         plan = self._plan
         sizes = plan.held()
+        good, bad = self.rated_counts
         logger.info(
             f"training: {good + bad} answers in {len(plan.counts)} groups, {good} good and {bad} bad; "
             f"{plan.windows_per_epoch} windows an epoch, of {min(sizes)} to {max(sizes)} answers (asked for: "
             f"{self.window})"
         )
+
+    @property
+    def rated_counts(self) -> tuple[int, int]:
+        """Good and bad answers of an epoch of training."""
+        good = sum(self._ratings)
+        return good, len(self._ratings) - good
+
+    @property
+    def _ratings(self) -> list[bool]:
+        """Of the trained answers, in the order of their trees; none before they are set up."""
+        return self._trained.ratings if isinstance(self._trained, RatedTrees) else []
+
+    def _refuse_one_sided(self) -> None:
+        counts = self.rated_counts
+        if 0 in counts:
+            there, other = ("good", "bad") if counts[0] else ("bad", "good")
+            raise ValueError(
+                f"training: all {sum(counts)} answers are {there}, and KTO needs both kinds: name a source with "
+                f"{other} ones, or look at its labels; answers that are all good are for SFTDataModule"
+            )
 
     def _prepare(self, workshop: Workshop) -> Prepared:
         """Read, split, draw and tokenise all answers."""
@@ -142,20 +155,10 @@ class UnpairedDataModule(WindowDataModule):
             training.pass_over(every)
         for source in self.val_sources:
             checked += validation.read(source.stream(lambda _: True, validation.refuse))
-        parts: dict[str, tuple[Part, list[Outline]]] = {"training": (training, epoch)}
+        parts = {"training": (training, epoch)}
         if checked or self.val_sources:  # all of whose rows may have been refused
             parts["validation"] = validation, checked
         return prepared(parts, every)
-
-    @property
-    def rated_counts(self) -> tuple[int, int]:
-        """Good and bad answers of an epoch of training."""
-        good = sum(self._ratings)
-        return good, len(self._ratings) - good
-
-    @property
-    def _ratings(self) -> tuple[bool, ...]:
-        return cast(RatedTrees, self._trained).ratings
 
     def _side(
         self, held_out: bool, part: RatedTokenising, refuse: Callable[[str, ValueError], None]
@@ -168,23 +171,28 @@ class UnpairedDataModule(WindowDataModule):
         return [part.read(source.stream(keep, refuse)) for source in self.sources]
 
     def _tokenising(self, part: str, workshop: Workshop) -> RatedTokenising:
-        return RatedTokenising(self.chat, self.lengths, self.window, self.token_budget, self.bad_rows, part, workshop)
+        return RatedTokenising(self.chat, self.lengths, self.token_budget, self.bad_rows, part, workshop)
 
     @property
     def _plan(self) -> GroupPlan:
-        return GroupPlan(pair_counts(self._trained), self.window, self.seed)
+        return GroupPlan(_counts(self._trained), self.window, self.seed)
 
     @property
     def _validation_plan(self) -> GroupPlan:
-        return GroupPlan(pair_counts(self._validation), self.window, 0)
+        return GroupPlan(_counts(self._validation), self.window, 0)
 
     def identity(self) -> dict[str, str]:
         """Fingerprints of the tokens and of the ratings, and what decides which answers share a window."""
+        ratings = repr(self._ratings).encode()
         return {
             "data": self._fingerprint,
-            "data.ratings": hashlib.sha256(bytes(self._ratings)).hexdigest()[:16],
+            "data.ratings": hashlib.sha256(ratings).hexdigest()[:16],
             "data.window": str(self.window),
             "data.token_budget": str(self.token_budget),
             "data.seed": str(self.seed),
             **({"data.mix": repr(self.mix)} if self.mix else {}),
         }
+
+
+def _counts(trees: Trees) -> tuple[int, ...]:
+    return tuple((trees.path_counts // 2).tolist())

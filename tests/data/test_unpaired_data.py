@@ -15,14 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_align.data import rated_trees
-from lit_align.data.audit.examples import examples
-from lit_align.data.audit.load import realised_mix
+from lit_align.data import rated_tokenising
 from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths
 from lit_align.data.mismatched import mismatches, with_answer_of
 from lit_align.data.mix import Mix
-from lit_align.data.rated_tokenising import RatedTokenising
+from lit_align.data.part import Workshop
 from lit_align.data.sources.unpaired_preference_file import UnpairedPreferenceFile
 from lit_align.data.unpaired import UnpairedDataModule
 from lit_align.forest import Window
@@ -148,7 +146,7 @@ def test_a_mismatched_path_is_what_the_template_makes_of_prompt_and_answer(think
 def test_a_mismatched_answer_that_does_not_fit_is_cut_and_counted_and_no_row_is_lost(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level("INFO", rated_trees.logger.name)
+    caplog.set_level("INFO", rated_tokenising.logger.name)
     long = (Message("user", "profit " * 40),)
     answers = [
         RatedAnswer(long, "yes", True, "a:0:0", "s"),
@@ -157,8 +155,10 @@ def test_a_mismatched_answer_that_does_not_fit_is_cut_and_counted_and_no_row_is_
     chat = ChatFormat(load_tokenizer("tiny-qwen3"))
 
     def trees(most: int) -> list[Any]:
-        part = RatedTokenising(chat, Lengths(max_length=most), 8, 4096, "stop", "training")
-        return [path for tree in part.trees(answers) for path in tree.paths]
+        lengths = Lengths(max_length=most)
+        part = rated_tokenising.RatedTokenising(chat, lengths, 4096, "stop", "training", Workshop())
+        trees = rated_tokenising.RatedTrees(part.examples(part.read(answers)), 8, 4096, most)
+        return [path for tree in trees for path in tree.paths]
 
     whole = trees(4096)
     assert not any("cut" in message for message in caplog.messages)
@@ -265,7 +265,8 @@ def test_a_row_that_cannot_be_read_stops_or_is_counted(tmp_path: Path, caplog: p
 
 def test_an_answer_over_the_budget_with_its_mismatch_is_an_error_that_names_it() -> None:
     sizes = [tree.size for tree in some_data(window=1, sources=[Tables(answers=2)])._trained]
-    with pytest.raises(ValueError, match=rf"tables:\d+:\d with a mismatched answer: its {max(sizes)} tokens are over"):
+    rule = rf"tables:\d+:\d: the {max(sizes)} tokens of its answer and a mismatched one are over"
+    with pytest.raises(ValueError, match=rule):
         some_data(window=1, sources=[Tables(answers=2)], token_budget=max(sizes) - 1)
 
 
@@ -287,14 +288,3 @@ def test_the_largest_forest_is_no_smaller_than_any() -> None:
     largest = len(data.largest_forest())
     assert all(len(forest) <= largest for window in windows(data) for forest in window.forests)
     assert {*data.probe_forest().desirable} >= {None, True}
-
-
-def test_the_audit_sees_each_answer_once_and_no_mismatch() -> None:
-    data = some_data(val_fraction=0.3)
-    found = list(examples(data))
-    rated = [path for trees in (data._trained, data._validation) for tree in trees for path in tree.paths[::2]]
-    assert [one.id for one in found] == [path.example for path in rated]
-    assert [len(one.paths) for one in found] == [1] * 72
-    [mix] = realised_mix(data, None).tables
-    tokens = sum(int((path.classes == 1).sum()) for tree in data._trained for path in tree.paths[::2])
-    assert (mix.rows[0][1], mix.rows[0][3]) == (sum(data.rated_counts), tokens)

@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 from tqdm import tqdm
 
+from lit_align.data.audit.examples import example_paths
 from lit_align.data.audit.table import Cell, Measured, Table
 from lit_align.data.mix import Mix
 from lit_align.data.window_module import WindowDataModule
@@ -30,7 +31,8 @@ def epoch_load(data: WindowDataModule) -> Measured:
             rows += sum(tree.size for tree in forest)
             paths = [path for tree in forest for path in tree.paths]
             tokens += sum(len(path.tokens) for path in paths)
-            trained += sum(int((path.classes == TokenClass.ANSWER).sum()) for path in paths if path.weight)
+            own = [path for tree in forest for path in example_paths(tree, data.holds) if path.weight]
+            trained += sum(int((path.classes == TokenClass.ANSWER).sum()) for path in own)
     scale = windows / len(looked_at)
     row: tuple[Cell, ...] = (
         windows, round(tokens * scale), round(trained * scale), round(rows * scale), round(tokens / rows, 2),
@@ -61,7 +63,7 @@ def realised_mix(data: WindowDataModule, mix: Mix | None) -> Measured:
     """
     counts, tokens = Counter[str](), Counter[str]()
     for tree in data.parts["training"]:
-        for path in (one for one in tree.paths if one.weight):  # not the mismatched answers of KTO
+        for path in example_paths(tree, data.holds):
             counts[path.source] += 1
             tokens[path.source] += int((path.classes == TokenClass.ANSWER).sum())
     weights = mix.weights if mix else {}

@@ -16,7 +16,7 @@ from lit_align.forest import TokenPath
 
 Numbers = NDArray[np.int64]
 
-_RATINGS = (None, False, True)  # of a path, by the number that stands for it in the column
+_UNRATED = -1
 
 
 class Tokenised(NamedTuple):
@@ -61,7 +61,7 @@ class GrowingExamples:
         numbers = dict.fromkeys(("path_ends", "example_ends", "sizes", "least", "sources"), "<i8")
         self._columns = {
             name: Column(place, f"{part}.{name}", dtype)
-            for name, dtype in {"tokens": "<i4", "classes": "u1", "ratings": "u1", **numbers}.items()
+            for name, dtype in {"tokens": "<i4", "classes": "u1", "ratings": "i1", **numbers}.items()
         }
         self._texts = {name: TextColumn(place, f"{part}.{name}") for name in ("paths", "names", "groups")}
 
@@ -76,7 +76,7 @@ class GrowingExamples:
             columns["tokens"].append(path.tokens)
             columns["classes"].append(path.classes)
             columns["path_ends"].append(len(columns["tokens"]))
-            columns["ratings"].append(_RATINGS.index(path.desirable))
+            columns["ratings"].append(_UNRATED if path.desirable is None else path.desirable)
             texts["paths"].append(path.example)
         columns["example_ends"].append(len(columns["path_ends"]))
         columns["sizes"].append(one.size)
@@ -150,6 +150,11 @@ class Examples:
         return np.diff(self._column("example_ends"), prepend=0)
 
     @cached_property
+    def ratings(self) -> Numbers:
+        """Of each path 1 for a good answer, 0 for a bad one, -1 where nothing is said of it."""
+        return self._column("ratings")
+
+    @cached_property
     def grouped(self) -> bool:
         """Whether an example has a group."""
         return len(self.columns[f"{self.part}.groups.utf8"]) > 0
@@ -185,18 +190,16 @@ class Examples:
         first, last = (int(ends[number - 1]) if number else 0), int(ends[number])
         bounds = self._column("path_ends")[max(first - 1, 0) : last].tolist()
         source = self.source_names[self._column("sources")[number]]
-        tokens, classes, ratings = self._column("tokens"), self._column("classes"), self._column("ratings")
-        names = self._path_names
+        tokens, classes = self._column("tokens"), self._column("classes")
         return tuple(
-            TokenPath(tokens[start:end], classes[start:end], names[path], self.weight, source, _RATINGS[ratings[path]])
+            TokenPath(
+                tokens[start:end], classes[start:end], self._path_names[path], self.weight, source, self._rating(path)
+            )
             for path, (start, end) in enumerate(pairwise([*([] if first else [0]), *bounds]), start=first)
         )
 
-    def ratings_of(self, numbers: Numbers) -> tuple[bool | None, ...]:
-        """Whether the (first) answer of some examples is a good one; None where nothing is said of it."""
-        ends = self._column("example_ends")
-        firsts = (ends - self.path_counts)[numbers]
-        return tuple(_RATINGS[rating] for rating in self._column("ratings")[firsts].tolist())
+    def _rating(self, path: int) -> bool | None:
+        return None if self.ratings[path] == _UNRATED else bool(self.ratings[path])
 
     def sources_of(self, numbers: Numbers) -> tuple[str, ...]:
         """Names of the sources of some examples, in the order of their first ones."""

@@ -72,15 +72,15 @@ class NamedRated(RatedSource):
         return list(_named(self.source.prompts(_refusing(refuse, self.name)), self.name))
 
     def rated(self, keep: Callable[[str], bool]) -> list[RatedAnswer]:
-        """See :class:`~lit_align.types.RatedSource`."""
+        """See :class:`~lit_align.rated.RatedSource`."""
         return list(_named(self.source.rated(keep), self.name))
 
     def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[RatedAnswer]:
-        """See :class:`~lit_align.types.RatedSource`."""
+        """See :class:`~lit_align.rated.RatedSource`."""
         return list(_named(self.source.usable(keep, _refusing(refuse, self.name)), self.name))
 
     def stream(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> Iterator[RatedAnswer]:
-        """See :class:`~lit_align.types.RatedSource`."""
+        """See :class:`~lit_align.rated.RatedSource`."""
         return _named(self.source.stream(keep, _refusing(refuse, self.name)), self.name)
 
 

@@ -32,15 +32,15 @@ class UnpairedPairs(RatedSource):
         return self.source.prompts(refuse)
 
     def rated(self, keep: Callable[[str], bool]) -> list[RatedAnswer]:
-        """See :class:`~lit_align.types.RatedSource`; the two of a pair stand side by side."""
+        """See :class:`~lit_align.rated.RatedSource`; the two of a pair stand side by side."""
         return list(_taken_apart(self.source.pairs(keep)))
 
     def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[RatedAnswer]:
-        """See :class:`~lit_align.types.RatedSource`."""
+        """See :class:`~lit_align.rated.RatedSource`."""
         return list(_taken_apart(self.source.usable(keep, refuse)))
 
     def stream(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> Iterator[RatedAnswer]:
-        """See :class:`~lit_align.types.RatedSource`."""
+        """See :class:`~lit_align.rated.RatedSource`."""
         return _taken_apart(self.source.stream(keep, refuse))
 
 

@@ -72,11 +72,11 @@ class UnpairedPreferenceFile(RatedSource):
         return self.usable(keep, stop_at)
 
     def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[RatedAnswer]:
-        """See :class:`~lit_align.types.RatedSource`."""
+        """See :class:`~lit_align.rated.RatedSource`."""
         return list(self._usable(read_rows(self.path, self.limit), keep, refuse))
 
     def stream(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> Iterator[RatedAnswer]:
-        """See :class:`~lit_align.types.RatedSource`."""
+        """See :class:`~lit_align.rated.RatedSource`."""
         return self._usable(stream_rows(self.path, self.limit), keep, refuse)
 
     def _usable(

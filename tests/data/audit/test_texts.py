@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import chats, words
+from made_chats import chats, words
 
 from lit_align.data.audit.contamination import Asked, contamination
 from lit_align.data.audit.examples import Text, drawn, examples, read_texts

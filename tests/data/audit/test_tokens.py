@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import chats, words
+from made_chats import chats, words
 
 from lit_align.data.audit.counts import lengths, rows_kept
 from lit_align.data.audit.load import epoch_load, realised_mix
