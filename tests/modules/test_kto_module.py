@@ -209,9 +209,9 @@ def test_a_mismatched_answer_is_never_trained_and_costs_no_gradient(
     runs: list[tuple[bool, int]] = []
     original = Policy.hidden
 
-    def counted(self: Policy, forest: TokenForest) -> Tensor:
+    def counted(self: Policy, forest: TokenForest, rows: Tensor | None = None) -> Tensor:
         runs.append((torch.is_grad_enabled(), len(forest)))
-        return original(self, forest)
+        return original(self, forest, rows)
 
     monkeypatch.setattr(Policy, "hidden", counted)
     window = window_of((4,))
@@ -357,10 +357,10 @@ def test_the_reference_runs_beside_the_policy_in_the_same_forest(exact: KTOModul
         patch.setattr(BaseReference, "target_logps", logged)
         policy_hidden = Policy.hidden
 
-        def hidden(self: Policy, forest: TokenForest) -> Tensor:
+        def hidden(self: Policy, forest: TokenForest, rows: Tensor | None = None) -> Tensor:
             if all(layer.disable_adapters is False for layer in adapted_layers(self)):
                 seen.append(("policy", len(forest)))
-            return policy_hidden(self, forest)
+            return policy_hidden(self, forest, rows)
 
         patch.setattr(Policy, "hidden", hidden)
         window_gradient(exact, window_of((3, 1)))
