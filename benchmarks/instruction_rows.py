@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shlex
 import tempfile
 import threading
@@ -42,13 +43,16 @@ class Start:
         windows: Of an epoch.
         prepared: Seconds from the start of the process to the end of ``setup``.
         first_window: Seconds from the start of the process to the first window.
-        fingerprint: Seconds for the fingerprint of the data, which the first checkpoint needs.
+        computed: Of that the seconds that its processes computed, all together: what it takes where nothing else runs
+            and one process does the work.
+        fingerprint: Seconds of computing the fingerprint of the data, which the first checkpoint needs.
         identity: That fingerprint.
     """
 
     windows: int
     prepared: float
     first_window: float
+    computed: float
     fingerprint: float
     identity: str
 
@@ -116,9 +120,12 @@ def start(path: str, base: str, cache: str, processes: int, begun: float) -> Sta
     prepared = time.time() - begun
     next(iter(data.train_dataloader()))
     first_window = time.time() - begun
-    before = time.perf_counter()
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    computed = sum(one.ru_utime + one.ru_stime for one in spent)
+    before = time.process_time()
     identity = data.identity()["data"]
-    return Start(data.windows_per_epoch, prepared, first_window, time.perf_counter() - before, identity)
+    fingerprint = time.process_time() - before
+    return Start(data.windows_per_epoch, prepared, first_window, computed, fingerprint, identity)
 
 
 def measured(path: str, base: str, cache: str, processes: int) -> tuple[Start, Peak]:
@@ -175,13 +182,16 @@ def report(
     """
     facts = [*machine().values(), *(f"{name} {number}" for name, number in versions(["tokenizers"]).items())]
     lines = [
-        f"| {name} | {one.prepared:.1f} | {one.first_window:.1f} | {one.fingerprint:.1f} | "
+        f"| {name} | {one.prepared:.1f} | {one.first_window:.1f} | {one.computed:.1f} | {one.fingerprint:.1f} | "
         f"{peak.resident / 2**20:,.0f} | {peak.own / 2**20:,.0f} |"
         for name, (one, peak) in starts.items()
     ]
     table = "\n".join(lines)
-    warm = starts["warm"][0].first_window
-    verdict = f" {'Met' if warm < GOAL_SECONDS else 'Missed'}." if rows == REAL_ROWS else ""
+    warm = starts["warm"][0]
+    verdict = ""
+    if rows == REAL_ROWS:
+        verdict = f" {'Met' if warm.first_window < GOAL_SECONDS else 'Missed'} by the wall clock"
+        verdict += f", {'met' if warm.computed < GOAL_SECONDS else 'missed'} by the seconds of computing."
     return f"""\
 # Preparing instruction rows
 
@@ -189,12 +199,13 @@ def report(
 tokenise {rows / starts["cold"][0].prepared:,.0f} rows a second, reading and writing included. Goal at {REAL_ROWS:,} \
 rows: from a warm cache to the first window in under {GOAL_SECONDS:.0f} s.{verdict}
 
-| start | prepared, s | first window, s | fingerprint, s | peak of all processes, MiB | of it in no file, MiB |
-|:--|--:|--:|--:|--:|--:|
+| start | prepared, s | first window, s | computed, s | fingerprint, s | peak of all processes, MiB | in no file, MiB |
+|:--|--:|--:|--:|--:|--:|--:|
 {table}
 
-*Seconds of the wall clock from the start of a process, its imports included; other programs ran beside it. The \
-fingerprint is that of the first checkpoint. {", ".join(facts)}. `{command}`*
+*From the start of a process to the first window, imports included, by the wall clock; other programs ran beside it, \
+hence the seconds that its processes computed till then, all together. The fingerprint is that of the first checkpoint, \
+in seconds of computing. {", ".join(facts)}. `{command}`*
 """
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_align.data import rated_tokenising
@@ -86,6 +86,7 @@ def table_of(name: str) -> str:
 # ------------------------------------------------------------------------------------------------ mismatches
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=2, max_size=40).filter(lambda groups: len({*groups}) > 1))
 def test_no_row_meets_its_own_group_and_each_answer_is_used_once_where_that_can_be(groups: list[int]) -> None:
     named = [f"group {one}" for one in groups]

@@ -6,7 +6,7 @@ from math import exp
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -40,6 +40,7 @@ def test_apo_zero_by_hand() -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=repr)
+@settings(deadline=None)
 @given(st.floats(-50, 50), st.floats(0, 20))
 def test_a_good_answer_is_pulled_up_and_a_bad_one_down_by_its_weight(
     loss: UnpairedLoss, ratio: float, point: float

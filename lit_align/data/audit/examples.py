@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from lit_align.data.window_module import WindowDataModule
+from lit_align.data.window_module import PlannedDataModule
 from lit_align.data.windows import Tree
 from lit_align.forest import TokenClass, TokenPath
 
@@ -65,7 +65,7 @@ class Text:
         return "\n".join((*self.turns, self.answers[0]))
 
 
-def examples(data: WindowDataModule) -> Iterator[Example]:
+def examples(data: PlannedDataModule) -> Iterator[Example]:
     """All examples of a data module, each once, also where a mix repeats it.
 
     Args:

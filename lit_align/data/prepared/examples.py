@@ -213,9 +213,9 @@ class Examples:
         The second copies of a group's examples are a group of their own, and so on.
         """
         first: dict[tuple[str, int], int] = {}
-        leaders = np.arange(len(self.order))
+        leaders, groups = np.arange(len(self.order)), list(self.groups)
         for at, (number, copy) in enumerate(zip(self.order.tolist(), self.copies.tolist(), strict=True)):
-            if group := self.groups[number]:
+            if group := groups[number]:
                 leaders[at] = first.setdefault((group, copy), at)
         return leaders
 

@@ -147,6 +147,16 @@ def test_files_are_seen_wherever_they_are_named(tmp_path: Path) -> None:
     assert len(keys) == 3
 
 
+def test_a_file_that_was_moved_is_the_same_and_one_that_was_renamed_is_another(tmp_path: Path) -> None:
+    # Ids and sources are made of its name, of nothing else that stands in a path.
+    keys = set()
+    for place in ("here/chat.jsonl", "there/chat.jsonl", "there/talk.jsonl"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        write_rows(tmp_path / place, chats(2))
+        keys.add(key(MessagesFile(str(tmp_path / place))))
+    assert len(keys) == 2
+
+
 def test_a_data_set_of_the_hub_counts_by_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def download(name: str, file: str, repo_type: str) -> str:
         assert (name, repo_type) == ("owner/set", "dataset")
