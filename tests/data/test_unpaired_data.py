@@ -299,6 +299,6 @@ def test_the_audit_sees_each_answer_once_and_no_mismatch() -> None:
     rated = [path for trees in (data._trained, data._validation) for tree in trees for path in tree.paths[::2]]
     assert [one.id for one in found] == [path.example for path in rated]
     assert [len(one.paths) for one in found] == [1] * 72
-    [mix] = realised_mix(data, None).tables
+    [mix] = realised_mix(data, {}).tables
     tokens = sum(int((path.classes == 1).sum()) for tree in data._trained for path in tree.paths[::2])
     assert (mix.rows[0][1], mix.rows[0][3]) == (sum(data.rated_counts), tokens)
