@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_align.data import rated_tokenising
+from lit_align.data.audit.examples import examples
+from lit_align.data.audit.load import realised_mix
 from lit_align.data.chat import ChatFormat
 from lit_align.data.lengths import Lengths
 from lit_align.data.mismatched import mismatches, with_answer_of
@@ -289,3 +291,14 @@ def test_the_largest_forest_is_no_smaller_than_any() -> None:
     largest = len(data.largest_forest())
     assert all(len(forest) <= largest for window in windows(data) for forest in window.forests)
     assert {*data.probe_forest().desirable} >= {None, True}
+
+
+def test_the_audit_sees_each_answer_once_and_no_mismatch() -> None:
+    data = some_data(val_fraction=0.3)
+    found = list(examples(data))
+    rated = [path for trees in (data._trained, data._validation) for tree in trees for path in tree.paths[::2]]
+    assert [one.id for one in found] == [path.example for path in rated]
+    assert [len(one.paths) for one in found] == [1] * 72
+    [mix] = realised_mix(data, {}).tables
+    tokens = sum(int((path.classes == 1).sum()) for tree in data._trained for path in tree.paths[::2])
+    assert (mix.rows[0][1], mix.rows[0][3]) == (sum(data.rated_counts), tokens)
