@@ -1,4 +1,4 @@
-"""A LoRA layer's lean forward pass is PEFT's own: values, gradients, dropout and state; what is unknown is PEFT's."""
+"""A LoRA layer's lean forward pass gives what PEFT's gives, to dropout's draws; what it does not know is PEFT's."""
 
 from __future__ import annotations
 
@@ -139,6 +139,15 @@ def test_number_formats_are_those_of_peft(
     assert distance(lean, peft) < bound
     assert torch.equal(lean[-1], peft[-1])  # dropout drew as many numbers
     assert calls == [stack]
+
+
+@dropouts
+def test_on_a_bf16_base_the_adapter_drops_out_and_multiplies_in_its_own_fp32(dropout: float, calls: list[int]) -> None:
+    model = adapted(torch.bfloat16, lora_dropout=dropout)
+    peft, lean = both(model, lambda one: outcome(one, torch.bfloat16))
+    for index in (0, 2, 3):  # the values, and the gradients of A and B
+        assert distance([lean[index]], [peft[index]]) < 1e-6
+    assert calls == [1]
 
 
 @pytest.mark.parametrize("autocast", [False, True])
@@ -306,9 +315,9 @@ def kept_bytes(model: Any, x: Tensor, autocast: bool) -> int:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
         return tensor
 
-    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one)
-    with hooks, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        model(x)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            model(x)
     return sum(storage.nbytes() for place, storage in kept.items() if place not in weights)
 
 

@@ -94,7 +94,7 @@ def test_in_float64_values_and_gradients_are_those_of_all_rows(tmp_path: Path, f
     rows = forest.pair_rows
     assert len(rows) < len(forest)
     few = values_and_gradients(policy, forest, rows, False)
-    assert distance(few, values_and_gradients(policy, forest, rows, True)) < 1e-13
+    assert distance(few, values_and_gradients(policy, forest, rows, True)) < 1e-12
 
 
 @pytest.mark.parametrize("rows", [[5, 5, 5, 9], [7, 2, 7, 0], [20], list(range(21))], ids=str)
@@ -102,7 +102,7 @@ def test_rows_may_come_again_and_in_any_order(random_qwen3: str, rows: list[int]
     policy, forest = in_float64(a_policy(random_qwen3)), a_forest()
     wanted = torch.tensor(rows)
     few = values_and_gradients(policy, forest, wanted, False)
-    assert distance(few, values_and_gradients(policy, forest, wanted, True)) < 1e-13
+    assert distance(few, values_and_gradients(policy, forest, wanted, True)) < 1e-12
 
 
 def test_no_row_at_all_gives_gradients_of_zero(random_qwen3: str) -> None:

@@ -14,7 +14,7 @@ from lit_align.models.loading import tensors_fingerprint
 
 LIVE, FROZEN, AVERAGE = "default", "frozen", "average"  # names: the trained one, an earlier one, an average of the live
 
-_set_plainly = object.__setattr__  # a module's own setter looks for parameters first, at 20 times the cost
+_set_plainly = object.__setattr__  # a module's own looks for parameters and submodules first, at 20 times the cost
 
 
 @contextmanager
