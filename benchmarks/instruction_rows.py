@@ -204,8 +204,8 @@ rows: from a warm cache to the first window in under {GOAL_SECONDS:.0f} s.{verdi
 {table}
 
 *From the start of a process to the first window, imports included, by the wall clock; other programs ran beside it, \
-hence the seconds that its processes computed till then, all together. The fingerprint is that of the first checkpoint, \
-in seconds of computing. {", ".join(facts)}. `{command}`*
+hence the seconds that its processes computed till then, all together. The fingerprint is that of the first \
+checkpoint, in seconds of computing. {", ".join(facts)}. `{command}`*
 """
 
 
