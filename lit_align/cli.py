@@ -37,7 +37,7 @@ from lit_align.cli_parser import AlignParser, RefusedSettingsError
 from lit_align.cli_quiet import quiet_libraries
 from lit_align.data.audit.settings import AuditSettings
 from lit_align.data.audit.start import refuse_unsound
-from lit_align.data.window_module import WindowDataModule
+from lit_align.data.window_module import PlannedDataModule
 from lit_align.fit_loop import EndingFitLoop
 from lit_align.models.adapter_switch import AdapterSwitch
 from lit_align.modules.base import AlignModule
@@ -171,7 +171,7 @@ class AlignCLI(LightningCLI):
             benchmark.check()
         self.datamodule.prepare_data()
         self.datamodule.setup(stage)
-        if stage == "fit" and isinstance(self.datamodule, WindowDataModule):
+        if stage == "fit" and isinstance(self.datamodule, PlannedDataModule):
             refuse_unsound(self.datamodule, self._get(self.config_init, "audit"))
         refuse_trained_items(self.datamodule, benchmarks_of(self._callbacks))
 

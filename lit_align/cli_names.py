@@ -15,14 +15,14 @@ from lit_align.data.sources.ending_pairs import EndingPairs
 from lit_align.data.sources.finance_instruct import FinanceInstruct
 from lit_align.data.sources.finance_instruct_pairs import FinanceInstructPairs
 from lit_align.data.sources.messages_file import MessagesFile
-from lit_align.data.sources.named import NamedConversations, NamedPairs
+from lit_align.data.sources.named import NamedConversations, NamedPairs, NamedRated
 from lit_align.data.sources.orca_dpo import OrcaDPO
 from lit_align.data.sources.preference_file import PreferenceFile
 from lit_align.data.sources.prompt_completion_file import PromptCompletionFile
 from lit_align.data.sources.reddit_finance import RedditFinance
 from lit_align.data.sources.reddit_pairs import RedditFinancePairs
 from lit_align.data.sources.reddit_recipe import RecipeRedditPairs
-from lit_align.data.sources.samples import BestOfSamples, RejectedSamples, RightAndWrong
+from lit_align.data.sources.samples import BestOfSamples, RatedSamples, RejectedSamples, RightAndWrong
 from lit_align.data.sources.scale_answers import ScalePairs
 from lit_align.data.sources.skill_pairs import SkillPairs
 from lit_align.data.sources.t_wix import TWix
@@ -31,7 +31,10 @@ from lit_align.data.sources.tat_qa.conversations import TATQAAnswers
 from lit_align.data.sources.tat_qa.sampled import SampledNegatives
 from lit_align.data.sources.tat_qa.source import TATQA
 from lit_align.data.sources.tat_qa.symmetric import SymmetricNegatives
+from lit_align.data.sources.unpaired_pairs import UnpairedPairs
+from lit_align.data.sources.unpaired_preference_file import UnpairedPreferenceFile
 from lit_align.data.staged import StagedPreferences
+from lit_align.data.unpaired import UnpairedDataModule
 from lit_align.evals.drift import DriftBenchmark
 from lit_align.evals.exact_match import ExactMatchBenchmark
 from lit_align.evals.finance_instruct import FinanceInstructBenchmark
@@ -50,7 +53,9 @@ from lit_align.evals.scored_answers import ScoredAnswersBenchmark
 from lit_align.evals.tat_qa import TATQABenchmark
 from lit_align.losses.anchor import ReverseKL
 from lit_align.losses.preference import PreferenceLoss
+from lit_align.losses.unpaired import UnpairedLoss
 from lit_align.modules.dpo import DPOModule
+from lit_align.modules.kto import KTOModule
 from lit_align.modules.optimizer import AdamW8bit
 from lit_align.modules.sft import SFTModule
 from lit_align.schedule import CosineSchedule
@@ -60,11 +65,11 @@ SHORT_NAMES = (
     AdamW8bit, BenchmarkEvaluation, BestOfSamples, CalibratedMap, CosineSchedule, DecontaminatedConversations,
     DecontaminatedPairs, DisplacementGuard, DPOModule, DriftBenchmark, EndingPairs, EndpointJudge, ExactMatchBenchmark,
     FinanceInstruct, FinanceInstructBenchmark, FinanceInstructPairs, InstructionBenchmark, InstructionPrompts,
-    LegacyMap, MessagesFile, MTBenchBenchmark, MTBenchEarlyStopping, NamedConversations, NamedPairs, OrcaDPO,
-    PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferenceStream,
-    PreferredAnswerBenchmark, PreferredAnswers, PromptCompletionFile, RatedFile, RecipeRedditPairs, RedditFinance,
-    RedditFinancePairs, RedditReplyBenchmark, ReferenceScorer, RejectedSamples, ReverseKL, RewardModelScorer,
-    RightAndWrong, SampledNegatives, ScalePairs, ScoredAnswersBenchmark, SFTDataModule, SFTModule, SFTStream,
-    SkillPairs, StagedPreferences, StageTransition, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers,
-    TATQABenchmark, TWix,
+    KTOModule, LegacyMap, MessagesFile, MTBenchBenchmark, MTBenchEarlyStopping, NamedConversations, NamedPairs,
+    NamedRated, OrcaDPO, PairAccuracyBenchmark, PreferenceDataModule, PreferenceFile, PreferenceLoss, PreferenceStream,
+    PreferredAnswerBenchmark, PreferredAnswers, PromptCompletionFile, RatedFile, RatedSamples, RecipeRedditPairs,
+    RedditFinance, RedditFinancePairs, RedditReplyBenchmark, ReferenceScorer, RejectedSamples, ReverseKL,
+    RewardModelScorer, RightAndWrong, SampledNegatives, ScalePairs, ScoredAnswersBenchmark, SFTDataModule, SFTModule,
+    SFTStream, SkillPairs, StagedPreferences, StageTransition, SymmetricNegatives, TableSkills, TATQA, TATQAAnswers,
+    TATQABenchmark, TWix, UnpairedDataModule, UnpairedLoss, UnpairedPairs, UnpairedPreferenceFile,
 )  # fmt: skip

@@ -39,6 +39,7 @@ class TokenPath:
         example: The id of the example, for messages.
         weight: Weight of its targets in the NLL; 0 for a replayed conversation, which carries the anchor alone.
         source: Name of its source, for metrics by source.
+        desirable: Whether it is a good answer or a bad one; None where nothing is said of it.
     """
 
     tokens: NDArray[np.int32]
@@ -46,6 +47,7 @@ class TokenPath:
     example: str
     weight: float = 1.0
     source: str = ""
+    desirable: bool | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +66,7 @@ class TokenForest:
         examples: Ids of the examples, in the order in which they were given.
         sources: Name of each example's source.
         weights: Weight of each example's targets in the NLL; 0 for a replayed one.
+        desirable: Whether each example is a good answer or a bad one; None where nothing is said of it.
         last_rows: Row of each example's last token.
         pair_rows: Hidden rows of the distinct (row, target token) pairs, shape ``(P,)``; the head runs once for each.
         pair_tokens: Target tokens of the pairs, shape ``(P,)``.
@@ -82,6 +85,7 @@ class TokenForest:
     examples: tuple[str, ...]
     sources: tuple[str, ...]
     weights: tuple[float, ...]
+    desirable: tuple[bool | None, ...]
     last_rows: tuple[int, ...]
     pair_rows: Tensor
     pair_tokens: Tensor
@@ -144,6 +148,7 @@ class TokenForest:
             examples=tuple(path.example for path in paths),
             sources=tuple(path.source for path in paths),
             weights=tuple(path.weight for path in paths),
+            desirable=tuple(path.desirable for path in paths),
             last_rows=tuple(int(path_rows[-1]) for path_rows in rows_of),
             pair_rows=torch.from_numpy(pairs[0].copy()),
             pair_tokens=torch.from_numpy(pairs[1].copy()),
@@ -186,6 +191,54 @@ class TokenForest:
         rows = [torch.tensor([row for part in self.path_rows(last) for row in part]) for last in self.last_rows]
         return [self.tokens[row.to(self.tokens.device)] for row in rows]
 
+    def only(self, examples: Sequence[int]) -> TokenForest:
+        """The forest of some of its examples, on the same device; what they share they share still.
+
+        Args:
+            examples: Their numbers, rising, at least one.
+
+        Raises:
+            ValueError: There is none.
+
+        Example:
+            >>> classes = np.array([0, 0, 1, 1], np.uint8)
+            >>> paths = [TokenPath(np.array([7, 8, a, a], np.int32), classes, "x") for a in (1, 2)]
+            >>> forest = TokenForest.build([paths]).only([1])
+            >>> forest.tokens.tolist(), forest.positions.tolist(), forest.pair_rows.tolist()
+            ([7, 8, 2, 2], [0, 1, 2, 3], [1, 2])
+        """
+        if not examples:
+            raise ValueError(f"forest of {self.examples}: at least one of its examples must be kept, got none")
+        kept = np.zeros(len(self), bool)
+        for example in examples:
+            for run in self.path_rows(self.last_rows[example]):
+                kept[run.start : run.stop] = True
+        before = np.append(0, kept.cumsum())  # kept rows before each row, and before the end
+        device = self.tokens.device
+        rows, place = torch.from_numpy(kept.nonzero()[0]).to(device), torch.from_numpy(before).to(device)
+        renumbered = torch.full((len(self.examples),), -1, device=device)
+        renumbered[list(examples)] = torch.arange(len(examples), device=device)
+        targets = (renumbered[self.target_examples] >= 0).nonzero().flatten()
+        pairs, target_pairs = torch.unique(self.target_pairs[targets], return_inverse=True)
+        return TokenForest(
+            tokens=self.tokens[rows],
+            positions=self.positions[rows],
+            subtree_end=place[self.subtree_end[rows]],
+            segments=_kept_segments(self.segments, before),
+            examples=tuple(self.examples[one] for one in examples),
+            sources=tuple(self.sources[one] for one in examples),
+            weights=tuple(self.weights[one] for one in examples),
+            desirable=tuple(self.desirable[one] for one in examples),
+            last_rows=tuple(int(before[self.last_rows[one]]) for one in examples),
+            pair_rows=place[self.pair_rows[pairs]],
+            pair_tokens=self.pair_tokens[pairs],
+            target_pairs=target_pairs,
+            target_examples=renumbered[self.target_examples[targets]],
+            target_classes=self.target_classes[targets],
+            target_weights=self.target_weights[targets],
+            target_from_end=self.target_from_end[targets],
+        )
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenForest:
         """The same forest with its tensors on ``device``; Lightning moves batches by this method."""
         moved: dict[str, Any] = {
@@ -219,6 +272,22 @@ def targetless_forest(device: torch.device) -> TokenForest:
     """A forest of one token without a target, for a rank that has nothing to compute."""
     path = TokenPath(np.zeros(1, np.int32), np.zeros(1, np.uint8), "no example")
     return TokenForest.build([[path]]).to(device)
+
+
+def _kept_segments(segments: Sequence[Segment], before: NDArray[np.int64]) -> tuple[Segment, ...]:
+    """The segments of which rows are kept; `before` counts these before each row."""
+    starts, ends = before[[one.start for one in segments]], before[[one.end for one in segments]]
+    kept: list[int] = np.flatnonzero(starts < ends).tolist()
+    number = {old: new for new, old in enumerate(kept)}
+    return tuple(
+        Segment(
+            int(starts[old]),
+            int(ends[old]),
+            number.get(segments[old].parent, -1),
+            tuple(number[child] for child in segments[old].children if child in number),
+        )
+        for old in kept
+    )
 
 
 def _join(parts: Sequence[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:

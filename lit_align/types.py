@@ -66,7 +66,7 @@ class PreferencePair:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """What is held in memory of a conversation or a pair whose texts are not: enough to split, draw and mix it.
+    """What is held in memory of a record whose texts are not: enough to split, draw and mix it.
 
     Attributes:
         place: Its number among the records that were read.

@@ -1,4 +1,4 @@
-"""Two data modules whose data have everything that preparation must keep: groups, mixes, splits, replay, drops."""
+"""Data modules whose data have everything that preparation must keep: groups, mixes, splits, replay, drops."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ from lit_align.data.preference import PreferenceDataModule
 from lit_align.data.sft import SFTDataModule
 from lit_align.data.sources.messages_file import MessagesFile
 from lit_align.data.sources.preference_file import PreferenceFile
+from lit_align.data.sources.skill_pairs import SkillPairs
 from lit_align.data.sources.table_skills import TableSkills
+from lit_align.data.sources.unpaired_pairs import UnpairedPairs
+from lit_align.data.sources.unpaired_preference_file import UnpairedPreferenceFile
+from lit_align.data.unpaired import UnpairedDataModule
 from lit_align.data.window_module import WindowDataModule
 
-KINDS = ("conversations", "pairs")
-of_both_kinds = pytest.mark.parametrize("kind", KINDS)
+KINDS = ("conversations", "pairs", "ratings")
+of_all_kinds = pytest.mark.parametrize("kind", KINDS)
+of_conversations_and_pairs = pytest.mark.parametrize("kind", KINDS[:2])  # of which there may be a replay
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> str:
@@ -46,6 +51,16 @@ def pairs(number: int = 30) -> list[dict[str, Any]]:
     return [*rows, {**rows[0], "chosen": "no"}, {"prompt": "?"}]
 
 
+def ratings(number: int = 40) -> list[dict[str, Any]]:
+    """Answers about ten tables or to five prompts, good and bad; the last one has no label, that before it a token."""
+    rows = [
+        {"prompt": f"A table of numbers {i % 10}. Question {i % 5}?", "completion": f"{i} " + "yes " * (i % 9),
+         "label": i % 3 == 0, "table": f"table {i % 10}" if i % 4 else None}
+        for i in range(number)
+    ]  # fmt: skip
+    return [*rows, {**rows[0], "completion": "<|im_end|>"}, {**rows[1], "label": None}]
+
+
 def module(kind: str, folder: Path, **options: Any) -> WindowDataModule:
     """A data module of files in a folder, set up."""
     common: dict[str, Any] = {
@@ -58,6 +73,13 @@ def module(kind: str, folder: Path, **options: Any) -> WindowDataModule:
         sources = [MessagesFile(str(path) if path.exists() else write_rows(path, chats())), TableSkills(n=40, seed=1)]
         mix = Mix({"chat.jsonl": 1, "table_skills": 1}, by="repeat")
         data = SFTDataModule(**{"sources": sources, "mix": mix, **common, **options})
+    elif kind == "ratings":
+        path = folder / "ratings.jsonl"
+        files = [UnpairedPreferenceFile(str(path) if path.exists() else write_rows(path, ratings()), group="table")]
+        apart = UnpairedPairs(SkillPairs(skills=["rise"], n=12))
+        mix = Mix({"ratings.jsonl": 1, "skill_pairs": 1}, by="repeat")
+        common = {name: value for name, value in common.items() if not name.startswith("replay")}
+        data = UnpairedDataModule(**{"sources": [*files, apart], "mix": mix, **common, **options})
     else:
         path = folder / "pairs.jsonl"
         file = PreferenceFile(str(path) if path.exists() else write_rows(path, pairs()), group="table")

@@ -258,7 +258,7 @@ def test_the_short_help_names_every_command(words: list[str], capsys: pytest.Cap
     assert cli.main(words) == 0
     shown = capsys.readouterr().out
     assert all(f"\n  {name} " in shown for name in COMMANDS)
-    assert set(COMMANDS) == {*cli.AlignCLI.subcommands(), *cli.COMMAND_CLASSES, *QUICK}
+    assert set(COMMANDS) == {*cli.AlignCLI.subcommands(), *cli.COMMAND_CLASSES, *QUICK, "audit"}
 
 
 def test_the_help_of_a_command_says_what_our_options_are_for(capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,14 +48,13 @@ def _parsed(*words: str) -> dict[str, Any]:
 
 def test_the_configurations_are_found() -> None:
     assert {_NAMES[path] for path in BASES} == {
-        "chain/quickstart-sft-dpo.yaml", "dpo/quickstart-mix.yaml", "dpo/quickstart-progressive.yaml",
-        "dpo/qwen3-1.7b-finance-3way.yaml", "dpo/qwen3-1.7b-finance-mix.yaml", "dpo/qwen3-1.7b-progressive.yaml",
-        "dpo/qwen3-1.7b-tatqa-recipe.yaml", "dpo/qwen3-1.7b-tatqa.yaml",
-        "dpo/smollm2-135m-mix.yaml", "dpo/smollm2-135m-tatqa-on-policy.yaml", "dpo/smollm2-135m-tatqa.yaml",
-        "eval/smollm2-135m-tatqa.yaml",
-        "quickstart-dpo.yaml", "quickstart.yaml", "sft/quickstart-stream.yaml",
-        "sft/qwen3-1.7b-finance-instruct-stream.yaml", "sft/qwen3-1.7b-finance-instruct.yaml",
-        "sft/qwen3-1.7b-twix.yaml",
+        "chain/quickstart-sft-dpo.yaml", "dpo/quickstart-kto.yaml", "dpo/quickstart-mix.yaml",
+        "dpo/quickstart-progressive.yaml", "dpo/qwen3-1.7b-finance-3way.yaml", "dpo/qwen3-1.7b-finance-mix.yaml",
+        "dpo/qwen3-1.7b-kto.yaml", "dpo/qwen3-1.7b-progressive.yaml", "dpo/qwen3-1.7b-tatqa-recipe.yaml",
+        "dpo/qwen3-1.7b-tatqa.yaml", "dpo/smollm2-135m-mix.yaml", "dpo/smollm2-135m-tatqa-on-policy.yaml",
+        "dpo/smollm2-135m-tatqa.yaml", "eval/smollm2-135m-tatqa.yaml", "quickstart-dpo.yaml", "quickstart.yaml",
+        "sft/quickstart-stream.yaml", "sft/qwen3-1.7b-finance-instruct-stream.yaml",
+        "sft/qwen3-1.7b-finance-instruct.yaml", "sft/qwen3-1.7b-twix.yaml",
         "sft/smollm2-135m-tatqa.yaml", "sft/smollm2-135m.yaml",
     }  # fmt: skip
     assert {path.stem for path in OVERLAYS if path not in LOSSES} == {
@@ -114,19 +113,20 @@ def test_benchmarks_on_held_out_tables_are_asked_as_training_is(path: Path) -> N
         assert benchmark["max_prompt_length"] == lengths.get("max_prompt_length", lengths["max_length"])
 
 
-FOR_SFT = {"rehearsal"}  # losses are for preferences, the others for both
+FOR_SFT = {"rehearsal"}  # losses are for pairs; the others are for both, and for single answers where no anchor is set
+ANCHORS = {path.stem for path in OVERLAYS if "anchor" in path.read_text(encoding="utf-8")}
 
 
-def _prefers(base: Path) -> bool:
+def _module(base: Path) -> str:
     kind: str = yaml.safe_load(base.read_text(encoding="utf-8"))["model"]["class_path"]
-    return kind == "DPOModule"
+    return kind
 
 
 def _layered() -> list[Any]:
     """Each overlay on a configuration of each module, the configurations in turn: all on all is hundreds of parses."""
     return [
         pytest.param(path, family[number % len(family)], id=f"{_NAMES[path]} on {_NAMES[family[number % len(family)]]}")
-        for family in ([b for b in BASES if not _prefers(b)], [b for b in BASES if _prefers(b)])
+        for family in ([b for b in BASES if _module(b) == module] for module in sorted({*map(_module, BASES)}))
         for number, path in enumerate(p for p in OVERLAYS if p not in LOSSES[1:])
     ]
 
@@ -137,11 +137,16 @@ def test_every_configuration_takes_part_in_the_layering() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "base"), _layered())
-def test_an_overlay_parses_on_configurations_of_both_modules(
+def test_an_overlay_parses_on_configurations_of_every_module_that_it_is_for(
     path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["fit", "-c", str(base), "-c", str(path)]
-    if path.stem not in FOR_SFT if _prefers(base) else path not in LOSSES:
+    fits = {
+        "SFTModule": path not in LOSSES,
+        "DPOModule": path.stem not in FOR_SFT,
+        "KTOModule": path not in LOSSES and path.stem not in FOR_SFT | ANCHORS,
+    }
+    if fits[_module(base)]:
         assert parsed(words, monkeypatch)
         return
     with pytest.raises(SystemExit, match="2"):

@@ -141,3 +141,60 @@ def test_a_forest_moves_with_all_its_tensors_and_keeps_its_tree() -> None:
 def test_an_empty_path_is_refused_by_the_name_of_its_example() -> None:
     with pytest.raises(ValueError, match="example row 7: a path needs at least one token"):
         TokenForest.build([[path([], [], name="row 7")]])
+
+
+@settings(max_examples=200, deadline=None)
+@given(groups_of_sequences, st.data())
+def test_a_forest_of_some_examples_is_the_one_that_is_built_of_them(
+    groups: list[list[list[int]]], data: st.DataObject
+) -> None:
+    paths = [[path(tokens, name=f"{g}.{n}") for n, tokens in enumerate(group)] for g, group in enumerate(groups)]
+    whole = TokenForest.build(paths)
+    kept = sorted(data.draw(st.sets(st.sampled_from(range(len(whole.examples))), min_size=1)))
+    names = [whole.examples[one] for one in kept]
+    part = whole.only(kept)
+    built = TokenForest.build([some for group in paths if (some := [one for one in group if one.example in names])])
+    assert part.examples == built.examples == tuple(names)
+    assert len(part) == len(built)
+    assert [p.tolist() for p in part.paths()] == [p.tolist() for p in built.paths()]
+    for name in ("target_examples", "target_classes", "target_weights", "target_from_end"):
+        assert torch.equal(getattr(part, name), getattr(built, name))
+    # Rows may stand in another order; what a target is predicted from does not change.
+    (rows, tokens), (built_rows, built_tokens) = (
+        (one.pair_rows[one.target_pairs], one.pair_tokens[one.target_pairs]) for one in (part, built)
+    )
+    assert torch.equal(tokens, built_tokens)
+    assert torch.equal(part.tokens[rows], built.tokens[built_rows])
+    assert torch.equal(part.positions[rows], built.positions[built_rows])
+    pairs = list(zip(part.pair_rows.tolist(), part.pair_tokens.tolist(), strict=True))
+    assert len(pairs) == len(set(pairs)) == len(built.pair_rows)
+    rows = torch.arange(len(part))
+    assert torch.equal(sees(rows, rows, part.subtree_end), ancestors_by_parents(part))
+    for last in part.last_rows:
+        own = [row for run in part.path_rows(last) for row in run]
+        assert part.positions[own].tolist() == list(range(len(own)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(groups_of_sequences, st.data(), st.sampled_from([1, 3, 512]))
+def test_attention_over_some_examples_follows_the_rule(
+    groups: list[list[list[int]]], data: st.DataObject, bundle: int
+) -> None:
+    whole = TokenForest.build([[path(tokens) for tokens in group] for group in groups])
+    forest = whole.only(sorted(data.draw(st.sets(st.sampled_from(range(len(whole.examples))), min_size=1))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lit_align.models.tree_attention._BUNDLE_ROWS", bundle)
+        plan = plan_attention(forest)
+    assert [row for call in plan for row in range(*call.queries)] == list(range(len(forest)))
+    visible = torch.zeros(len(forest), len(forest), dtype=torch.bool)
+    for call in plan:
+        keys = [row for run in call.keys for row in range(*run)]
+        n = call.queries[1] - call.queries[0]
+        mask = torch.ones(n, n).tril().bool() if call.mask is None else call.mask
+        visible[call.queries[0] : call.queries[1], keys] = mask
+    assert torch.equal(visible, ancestors_by_parents(forest))
+
+
+def test_a_forest_of_no_example_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"forest of \('x',\): at least one of its examples must be kept, got none"):
+        TokenForest.build([[path([1, 2])]]).only([])

@@ -26,12 +26,13 @@ ALLOWED: dict[str, set[str]] = {
     "tokenizer": {"types"},
     "schedule": set(),
     "seeds": set(),
+    "rated": {"types"},
     "losses": TENSORS,
     "metrics": {"types"},
     "models": RECORDS | {"ops"},
     "stage": {"losses.preference", "models.loading", "schedule"},  # the settings that modules and callbacks share
     # A rejected answer is one that the metric refuses; the audit tells intervals and languages.
-    "data": RECORDS | {"metrics.tat_qa", "metrics.statistics", "metrics.language", "seeds"},
+    "data": RECORDS | {"metrics.tat_qa", "metrics.statistics", "metrics.language", "rated", "seeds"},
     # A benchmark renders, splits and tokenises with the functions that do so for training, and trains nothing.
     "evals": RECORDS
     | {"ops", "losses.anchor", "metrics", "models.policy", "models.reference", "models.tree_attention"}

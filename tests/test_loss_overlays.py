@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 OVERLAYS = sorted((CONFIGS / "overlays").glob("loss-*.yaml"))
+_MODELS = {path: yaml.safe_load(path.read_text(encoding="utf-8")).get("model", {}) for path in CONFIGS.rglob("*.yaml")}
+# One for each setting of the loss: what an overlay gives depends on nothing else of its base.
 BASES = [
-    path
-    for path in sorted(CONFIGS.rglob("*.yaml"))
-    if yaml.safe_load(path.read_text(encoding="utf-8")).get("model", {}).get("class_path") == "DPOModule"
+    *{
+        repr(model["init_args"].get("loss")): path
+        for path, model in sorted(_MODELS.items())
+        if model.get("class_path") == "DPOModule"
+    }.values()
 ]
 
 every_overlay = pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
@@ -60,7 +64,7 @@ def test_an_overlay_says_in_one_line_what_it_is_from_which_paper_and_when(overla
 
 
 @every_overlay
-def test_an_overlay_gives_the_same_loss_on_every_base(overlay: Path, parser: AlignParser) -> None:
+def test_an_overlay_gives_the_same_loss_on_bases_with_any_loss(overlay: Path, parser: AlignParser) -> None:
     made = []
     for base in BASES:
         config = parser.parse_args(["-c", str(base), "-c", str(overlay)])

@@ -48,7 +48,7 @@ def test_a_command_of_the_readme_parses(
         assert cli.main(words) == 0
         return
     monkeypatch.chdir(ROOT)
-    if words[0] in ("sample", "export", "calibrate"):
+    if words[0] in ("sample", "export", "calibrate", "audit"):
         words.append("--print_config")
     if {"--help", "--print_config"} & set(words):
         with pytest.raises(SystemExit, match="0"):

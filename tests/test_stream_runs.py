@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import time
 from pathlib import Path
 from random import Random
@@ -145,4 +146,5 @@ def test_a_resume_on_other_data_or_another_order_is_refused(tmp_path: Path, caps
     with (tmp_path / "blue.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"prompt": "One more?", "completion": "yes"}\n')
     assert fit(settings, "--ckpt_path", last) == 1
-    assert "\n  data: " in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert re.search(r"\bdata: [0-9a-f]{16} in the checkpoint, [0-9a-f]{16} now", told), told

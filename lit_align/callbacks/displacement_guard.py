@@ -78,6 +78,8 @@ class DisplacementGuard(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look at the window; before the checkpoint of this window, which Lightning calls last."""
+        if _METRIC not in trainer.callback_metrics:
+            return  # no window so far had a good answer: those of KTO come one by one
         self._shares.append(float(trainer.callback_metrics[_METRIC]))
         if len(self._shares) < self.over_windows:
             return

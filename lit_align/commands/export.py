@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import hashlib
 import json
@@ -188,15 +189,18 @@ class Export:
         answers: TrainedAnswers,
         folder: Path,
     ) -> Agreement:
+        gc.collect()  # models lie in circles of references; the one before goes before the next one comes
         form.write(trained, folder)
+        gc.collect()
         tokenizer = form.tokenizer(trained, folder)
         if _rendered(tokenizer, prompts, self.thinking) != answers.asked.prompts:
             raise RuntimeError(
                 f"the tokenizer, as transformers opens it from {folder}, renders the prompts to other tokens than that "
                 f"of {trained.base}: use `form` OneAdapter, with the base's own tokenizer"
             )
-        gc.collect()  # what wrote the files, before what reads them
-        return answers.compare(form.open(trained, folder))
+        drift = answers.compare(form.open(trained, folder))
+        gc.collect()  # Windows neither renames nor removes files that a model still maps
+        return drift
 
     def _manifest(
         self,
@@ -255,6 +259,13 @@ def _whole(out: Path) -> Iterator[Path]:
         part.mkdir()
         yield part
         part.replace(out)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OSError(
+            error.errno,
+            f"{out} could not be written: the disk is full; nothing of it is left: free space and try again",
+        ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

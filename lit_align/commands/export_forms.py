@@ -215,4 +215,4 @@ def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pa
         model.save_pretrained(folder, max_shard_size=max_shard_size)
         tokenizer.save_pretrained(os.fspath(folder))
     except SafetensorError as error:  # what it makes of a full disk
-        raise OSError(f"{folder}: the weights could not be written, nothing was kept: {error}") from error
+        raise OSError(f"{folder}: the weights could not be written, and nothing was kept: {error}") from error

@@ -160,12 +160,11 @@ def _below(run: Path, folder: AdapterFolder) -> list[str]:
     """The adapters on which a run trained one of its own."""
     if (run / _STAGES).is_file():
         stages = json.loads((run / _STAGES).read_text(encoding="utf-8"))["stages"]
-        place = _place(folder)
-        for stage in stages:
-            if place == (run / stage["adapter"]).absolute():
+        for stage in reversed(stages):  # `adapter/` and the last checkpoint hold what the last stage ended with
+            if AdapterFolder(str(run / stage["adapter"])).digest() == folder.digest():
                 return list(stage["below"])
         raise ValueError(
-            f"adapter {folder.path} is of a run with stages, each of which has a folder of its own: `adapters` must "
+            f"adapter {folder.path} is of a run with stages, and what none of them ended with: `adapters` may "
             f"name {', '.join(str(run / path) for path in stages[-1]['policy'])}"
         )
     for reference in _references(_config(run)["model"]["init_args"].get("reference")):

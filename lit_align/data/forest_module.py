@@ -39,7 +39,7 @@ class ForestDataModule(L.LightningDataModule, ABC):
         workers: Processes that build forests ahead, >= 0.
 
     Attributes:
-        holds: What the examples are, ``conversations`` or ``pairs``; a model trains on one of them.
+        holds: What the examples are, ``conversations``, ``pairs`` or ``rated answers``; a model trains on one of them.
         chat: The chat format, once the data are set up.
 
     Raises:

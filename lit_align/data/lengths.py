@@ -65,15 +65,14 @@ def refuse_over_budget(example: str, rows: int, budget: int, what: str) -> None:
         example: Its id.
         rows: Rows of it that must be in one forest.
         budget: ``data.token_budget``.
-        what: What takes them: ``answer``, or ``pair`` for both of a pair.
+        what: What takes them: ``answer``, ``pair`` for both of a pair, or ``answer and a mismatched one``.
 
     Raises:
         ValueError: It has more rows than a forest.
     """
     if rows > budget:
-        named = (
-            f"{example} chosen: the {rows} tokens of its pair" if what == "pair" else f"{example}: its {rows} tokens"
-        )
+        taken = f"its {rows} tokens" if what == "answer" else f"the {rows} tokens of its {what}"
+        named = f"{example} chosen: {taken}" if what == "pair" else f"{example}: {taken}"
         raise ValueError(
             f"{named} are over `data.token_budget` = {budget}; raise the budget or lower `data.lengths.max_length`"
         )

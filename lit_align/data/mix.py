@@ -35,8 +35,8 @@ class Mix:
     Args:
         weights: Weight of each source by its name in the log (``tat-qa/span``; for a file that of the file), > 0; a
             share is a weight over their sum. ``tat-qa`` stands for all names that begin with ``tat-qa/`` together.
-            ``NamedPairs`` and ``NamedConversations`` give a source a name of your own.
-        of: Whether shares are of ``examples`` (conversations or pairs) or of trained ``tokens``.
+            ``NamedPairs``, ``NamedConversations`` and ``NamedRated`` give a source a name of your own.
+        of: Whether shares are of ``examples`` (conversations, pairs or rated answers) or of trained ``tokens``.
         by: How the weights are met. ``subsample`` draws no example twice, and ends where a source has run out;
             ``repeat`` goes through the smaller sources again, and ends where the one that is largest for its weight was
             drawn whole.
@@ -254,7 +254,7 @@ def _refuse_shared_names(sources: Sequence[Sequence[Record]]) -> None:
             if (other := first.setdefault(name, number)) != number:
                 raise ValueError(
                     f"`data.sources`: number {other} and number {number} have one name, {name!r}, and `data.mix` "
-                    "cannot tell them apart; wrap one in NamedPairs or NamedConversations"
+                    "cannot tell them apart; wrap one in NamedPairs, NamedConversations or NamedRated"
                 )
 
 

@@ -9,7 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar
 
+from lit_align.rated import RatedAnswer
 from lit_align.types import Conversation, Drawn, Message, Outline, PreferencePair
+
+Record = Conversation | PreferencePair | RatedAnswer
+"""What a source reads."""
 
 T = TypeVar("T")
 
@@ -82,11 +86,11 @@ def split(conversations: Iterable[Drawn], val_fraction: float, seed: int) -> tup
     return train, val
 
 
-def group_of(one: Conversation | PreferencePair | Outline) -> str:
-    """Name what the split never parts: a group, or what stands alone: the prompt of a pair, a whole conversation.
+def group_of(one: Record | Outline) -> str:
+    """Name what the split never parts: a group, or what stands alone: the prompt of answers, a whole conversation.
 
     Args:
-        one: Any conversation or pair, or its outline.
+        one: Any record, or its outline.
     """
     if isinstance(one, Outline):
         return one.name
@@ -102,11 +106,11 @@ def question_hash(text: str) -> str:
     return messages_hash([Message("user", text)])
 
 
-def question_of(one: Conversation | PreferencePair | Outline) -> str:
+def question_of(one: Record | Outline) -> str:
     """Name of the question that a record opens with, whatever its group, system turn and later turns; empty for none.
 
     Args:
-        one: Any conversation or pair, or its outline.
+        one: Any record, or its outline.
 
     Example:
         >>> asked = (Message("system", "Be short."), Message("user", "2 + 2?"), Message("assistant", "4"))
@@ -119,7 +123,7 @@ def question_of(one: Conversation | PreferencePair | Outline) -> str:
     return next((question_hash(turn.content) for turn in turns if turn.role == "user"), "")
 
 
-def questions_of(records: Iterable[Conversation | PreferencePair | Outline]) -> frozenset[str]:
+def questions_of(records: Iterable[Record | Outline]) -> frozenset[str]:
     """Names of the questions that records open with.
 
     Args:
@@ -128,7 +132,7 @@ def questions_of(records: Iterable[Conversation | PreferencePair | Outline]) -> 
     return frozenset(name for one in records if (name := question_of(one)))
 
 
-def outlined(place: int, record: Conversation | PreferencePair) -> Outline:
+def outlined(place: int, record: Record) -> Outline:
     """The outline of a record.
 
     Args:

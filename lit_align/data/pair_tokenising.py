@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,14 +11,12 @@ from lit_align.data.chat import ChatFormat
 from lit_align.data.length_report import LengthReport
 from lit_align.data.lengths import Lengths, prompt_size
 from lit_align.data.part import BadRows, Part, Workshop
-from lit_align.data.prepared.examples import Examples, Tokenised
+from lit_align.data.prepared.examples import Tokenised
 from lit_align.data.trees import PairTrees
 from lit_align.data.windows import Tree
 from lit_align.forest import TokenPath
 from lit_align.trie import shared_size
 from lit_align.types import Conversation, Message, PreferencePair
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -105,24 +102,4 @@ class PairTokenising(Part):
 
     def trees(self, pairs: Iterable[PreferencePair]) -> list[Tree]:
         """Trees of the groups, in the order of their first pairs, held in memory; see :meth:`Part.examples`."""
-        return list(pair_trees(self.examples(self.read(pairs)), self._window, self._budget))
-
-
-def pair_trees(examples: Examples, window: int, budget: int) -> PairTrees:
-    """Trees of the groups of an epoch's pairs; says how many groups are split.
-
-    Args:
-        examples: The pairs.
-        window: Most pairs of a tree.
-        budget: Most rows of a tree.
-
-    Raises:
-        ValueError: A pair is over the budget.
-    """
-    trees = PairTrees(examples, window, budget)
-    if trees.parted:
-        logger.info(
-            f"{examples.part}: {trees.parted} of {trees.groups} groups hold more pairs than `data.window` = {window} "
-            f"or more tokens than `data.token_budget` = {budget}, and are split"
-        )
-    return trees
+        return list(PairTrees(self.examples(self.read(pairs)), self._window, self._budget))

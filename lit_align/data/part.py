@@ -13,14 +13,14 @@ import numpy as np
 
 from lit_align.data.length_report import LengthReport
 from lit_align.data.lengths import refuse_over_budget
-from lit_align.data.mixture import group_of, questions_of
+from lit_align.data.mixture import Record, group_of, questions_of
 from lit_align.data.prepared.columns import Place
 from lit_align.data.prepared.examples import Examples, GrowingExamples, Tokenised
 from lit_align.data.prepared.in_order import cores, in_order
 from lit_align.data.prepared.prepared import Prepared
 from lit_align.data.prepared.records import Records
 from lit_align.forest import TokenClass
-from lit_align.types import Conversation, Outline, PreferencePair
+from lit_align.types import Outline
 
 BadRows = Literal["stop", "drop"]
 
@@ -86,7 +86,7 @@ class Part(ABC):
         self._numbers = array("q")  # of the example of each record, or one of the three above
         self._answers = array("q")  # answer tokens of each example
 
-    def read(self, records: Iterable[Conversation] | Iterable[PreferencePair]) -> list[Outline]:
+    def read(self, records: Iterable[Record]) -> list[Outline]:
         """Keep records in the workshop; their outlines stand for them from here on."""
         return self._workshop.records.read(records)
 

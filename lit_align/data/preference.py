@@ -11,11 +11,11 @@ from lit_align.data.lengths import Lengths
 from lit_align.data.mix import Mix
 from lit_align.data.mixture import is_held_out
 from lit_align.data.packing import GroupPlan
-from lit_align.data.pair_tokenising import PairTokenising, pair_trees
+from lit_align.data.pair_tokenising import PairTokenising
 from lit_align.data.part import BadRows, Part, Workshop, prepared
 from lit_align.data.prepared.prepared import Prepared
 from lit_align.data.tokenising import Tokenising
-from lit_align.data.trees import Trees
+from lit_align.data.trees import PairTrees, Trees
 from lit_align.data.window_module import WindowDataModule, refuse_mixture
 from lit_align.tokenizer import load_tokenizer
 from lit_align.types import ConversationSource, Outline, PairSource
@@ -105,7 +105,7 @@ class PreferenceDataModule(WindowDataModule):
             return
         logger.info("reading preference pairs; tokenizer of %s", self.base)
         self.chat = ChatFormat(load_tokenizer(self.base), thinking=self.thinking)
-        self._take(self._prepared(), partial(pair_trees, window=self.window, budget=self.token_budget))
+        self._take(self._prepared(), partial(PairTrees, window=self.window, budget=self.token_budget))
         plan = self._plan
         sizes = plan.held()
         logger.info(

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from lit_align.data.lengths import Lengths
 from lit_align.data.mix import Mix
 from lit_align.data.packing import GroupPlan
-from lit_align.data.pair_tokenising import PairTokeniser, PairTokenising, pair_trees
+from lit_align.data.pair_tokenising import PairTokeniser, PairTokenising
 from lit_align.data.part import BadRows, Workshop
 from lit_align.data.preference import pair_counts
 from lit_align.data.prepared.examples import Examples
 from lit_align.data.stream_module import StreamDataModule
 from lit_align.data.streaming.epoch import Refuse
-from lit_align.data.trees import Trees
+from lit_align.data.trees import PairTrees, Trees
 from lit_align.types import Outline, PairSource, PreferencePair
 
 
@@ -99,7 +99,7 @@ class PreferenceStream(StreamDataModule):
         return part.read(_streamed(source, part.refuse))
 
     def _validation_trees(self, examples: Examples) -> Trees:
-        return pair_trees(examples, self.window, self.token_budget)
+        return PairTrees(examples, self.window, self.token_budget)
 
     @property
     def _validation_plan(self) -> GroupPlan:

@@ -236,6 +236,11 @@ class StagedPreferences(PlannedDataModule):
             )
 
     @property
+    def by_stage(self) -> dict[str, PreferenceDataModule]:
+        """The data of each stage, by name, in order."""
+        return dict(self._parts)
+
+    @property
     def stage_windows(self) -> dict[str, range]:
         """Numbers of the windows of each stage, by name, in order; once the pairs are read."""
         return dict(zip(self._parts, self._plan.stages, strict=True))

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import overload
+from typing import ClassVar, overload
 
 import numpy as np
+from tqdm import tqdm
 
 from lit_align.data.lengths import refuse_over_budget
 from lit_align.data.prepared.examples import Examples, Numbers
 from lit_align.data.windows import Tree, group_of_copy, within_budget
+from lit_align.forest import TokenPath
+from lit_align.trie import shared_size
+
+logger = logging.getLogger(__name__)
 
 
 class Trees(Sequence[Tree]):
@@ -185,37 +191,32 @@ class ConversationTrees(Trees):
         return Tree(self._examples.names[number], self._examples.paths(number), int(self.sizes[at]), group)
 
 
-class PairTrees(Trees):
-    """A tree for each group of an epoch's pairs, in the order of their first pairs; several for a large group.
+class GroupTrees(Trees):
+    """A tree for each group of an epoch's examples, in the order of their first ones; several for a large group.
+
+    An example has two paths, which are never parted. The log says how many groups are split.
 
     Args:
-        examples: The pairs.
-        window: Most pairs of a tree.
-        budget: Most rows of a tree.
-
-    Attributes:
-        groups: Number of groups.
-        parted: Number of those that are in several trees.
-
-    Raises:
-        ValueError: A pair is over the budget.
+        examples: The examples.
+        window: Most examples of a tree.
+        budget: Most rows of a tree; one of a single example may have more.
     """
 
+    what: ClassVar[str]  # is an example, for messages
+
     def __init__(self, examples: Examples, window: int, budget: int) -> None:
-        _refuse_largest(examples, budget, "pair")
         self._examples = examples
         # Places in the epoch, group by group; those of a group in their order.
         self._members = examples.leaders.argsort(kind="stable")
-        found, counts = np.unique(examples.leaders, return_counts=True)
-        self.groups, self.parted = len(found), 0
+        counts = np.unique(examples.leaders, return_counts=True)[1].tolist()
         sizes: list[int] = []
         lengths: list[int] = []
         parts: list[int] = []  # number of a part of a group, 0 for a whole one
-        at = 0
-        for count in counts.tolist():
-            divided = self._divided(self._members[at : at + count], window, budget)
+        at = split = 0
+        for count in tqdm(counts, desc=f"grouping {examples.part}", delay=2, leave=False, unit=" groups"):
+            divided = self._divided(self._members[at : at + count].tolist(), window, budget)
             at += count
-            self.parted += len(divided) > 1
+            split += len(divided) > 1
             for number, (length, size) in enumerate(divided, start=1):
                 lengths.append(length)
                 sizes.append(size)
@@ -224,22 +225,35 @@ class PairTrees(Trees):
         self._ends = np.array(lengths, np.int64).cumsum()
         self.path_counts = 2 * np.array(lengths, np.int64)
         self.firsts = examples.order[self._members[self._ends - lengths]] if lengths else np.zeros(0, np.int64)
+        if split:
+            logger.info(
+                f"{examples.part}: {split} of {len(counts)} groups hold more {self.what}s than `data.window` = "
+                f"{window} or more tokens than `data.token_budget` = {budget}, and are split"
+            )
 
-    def _divided(self, members: Numbers, window: int, budget: int) -> list[tuple[int, int]]:
-        """Pairs and rows of each tree of a group."""
-        numbers = self._examples.order[members].tolist()
-        if len(numbers) == 1:
-            return [(1, int(self._examples.sizes[numbers[0]]))]
-        paths = [path for number in numbers for path in self._examples.paths(number)]
+    @abstractmethod
+    def _paths(self, place: int) -> tuple[TokenPath, ...]:
+        """The two paths of the example at a place of the epoch."""
+
+    def _rows(self, place: int) -> int:
+        """Rows that they take."""
+        return shared_size([path.tokens for path in self._paths(place)])
+
+    def _divided(self, places: list[int], window: int, budget: int) -> list[tuple[int, int]]:
+        """Examples and rows of each tree of a group."""
+        if len(places) == 1:
+            return [(1, self._rows(places[0]))]
+        paths = [path for place in places for path in self._paths(place)]
         parts = within_budget(paths, budget, together=2, most=2 * window)
         return [(len(part) // 2, size) for part, size in parts]
 
-    def _pairs(self, at: int) -> Numbers:
-        return self._members[(self._ends[at - 1] if at else 0) : self._ends[at]]
+    def _places(self, at: int) -> list[int]:
+        places: list[int] = self._members[(self._ends[at - 1] if at else 0) : self._ends[at]].tolist()
+        return places
 
     def name(self, at: int) -> str:
         """See :class:`Trees`."""
-        first = int(self._examples.leaders[self._pairs(at)[0]])
+        first = int(self._examples.leaders[self._places(at)[0]])
         number = int(self._examples.order[first])
         alone = f"{self._examples.names[number]} #{self._examples.places[first]}"
         name = group_of_copy(self._examples.groups[number], int(self._examples.copies[first])) or alone
@@ -250,9 +264,33 @@ class PairTrees(Trees):
         return self._examples.sources_of(self._examples.order[self._members])
 
     def _tree(self, at: int) -> Tree:
-        numbers = self._examples.order[self._pairs(at)].tolist()
-        paths = tuple(path for number in numbers for path in self._examples.paths(number))
+        paths = tuple(path for place in self._places(at) for path in self._paths(place))
         return Tree(self.name(at), paths, int(self.sizes[at]))
+
+
+class PairTrees(GroupTrees):
+    """A tree for each group of an epoch's pairs; see :class:`GroupTrees`.
+
+    Args:
+        examples: The pairs.
+        window: Most pairs of a tree.
+        budget: Most rows of a tree.
+
+    Raises:
+        ValueError: A pair is over the budget.
+    """
+
+    what = "pair"
+
+    def __init__(self, examples: Examples, window: int, budget: int) -> None:
+        _refuse_largest(examples, budget, self.what)
+        super().__init__(examples, window, budget)
+
+    def _paths(self, place: int) -> tuple[TokenPath, ...]:
+        return self._examples.paths(int(self._examples.order[place]))
+
+    def _rows(self, place: int) -> int:
+        return int(self._examples.sizes[self._examples.order[place]])
 
 
 def _refuse_largest(examples: Examples, budget: int, what: str) -> None:

@@ -22,7 +22,7 @@ def slice_last_layer(decoder: Any) -> bool:
     Returns:
         Whether it does so: not where the layout of the last layer is not among :data:`KNOWN_LAYERS`.
     """
-    last = decoder.layers[-1] if hasattr(decoder, "layers") else None
+    last: Any = decoder.layers[-1] if hasattr(decoder, "layers") else None
     if type(last).__name__ not in KNOWN_LAYERS:
         return False
     # transformers' layers are entered with their input as the one positional argument.

@@ -142,7 +142,8 @@ def refuse_other_data(module: Any, data: Any) -> None:
     if wanted is not None and held != wanted:
         raise ValueError(
             f"`data` {type(data).__name__} holds {held or 'no windows'}, but `model` {type(module).__name__} trains on "
-            f"{wanted}; SFTModule goes with SFTDataModule, DPOModule with PreferenceDataModule"
+            f"{wanted}; SFTModule goes with SFTDataModule, DPOModule with PreferenceDataModule, KTOModule with "
+            "UnpairedDataModule"
         )
     # Data whose replayed examples carry an NLL of their own say so by `anchored_share`.
     share = getattr(data, "anchored_share", getattr(data, "replay_share", 0.0))

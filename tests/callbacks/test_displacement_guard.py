@@ -49,6 +49,13 @@ def test_it_waits_for_a_full_span_of_windows() -> None:
     assert guard.stopped.startswith("stopped at step 4: over the last 4 windows")
 
 
+def test_a_window_before_the_first_good_answer_is_not_counted() -> None:
+    guard = DisplacementGuard(0.5, over_windows=2, action="stop")
+    trainer: Any = SimpleNamespace(callback_metrics={}, should_stop=False, global_step=1)
+    guard.on_train_batch_end(trainer, None, None, None, 0)  # type: ignore[arg-type]
+    assert watch(guard, [1.0, 1.0], start=1) == [False, True]
+
+
 @pytest.mark.parametrize("cut", range(1, 10))
 def test_a_resumed_guard_acts_as_an_unbroken_one(cut: int) -> None:
     options: dict[str, Any] = {"max_share": 0.5, "over_windows": 3, "action": "stop"}

@@ -18,14 +18,15 @@ from lit_align.commands import export as export_module
 from lit_align.commands import export_forms
 from lit_align.commands.engines import LocalEngine
 from lit_align.commands.export import MANIFEST, Export
+from lit_align.commands.export_drift import Asked, trained_answers
 from lit_align.commands.export_forms import ExportForm, MergedDequantized, MergedWeights, OneAdapter
-from lit_align.commands.trained_model import TrainedModel
+from lit_align.commands.trained_model import TrainedModel, trained_model
 from lit_align.data.sources.table_skills import TableSkillItems
 from lit_align.evals.agreement import Agreement
 from lit_align.models.adapter_folder import AdapterFolder
 from lit_align.models.adapter_sum import Factors
-from lit_align.models.loading import Weights, quiet_peft
-from lit_align.tokenizer import load_tokenizer
+from lit_align.models.loading import Weights, plain_base, quiet_peft
+from lit_align.tokenizer import end_of_turn_ids, load_tokenizer
 
 FP32 = Weights(dtype="float32")
 ASSETS = Path(export_forms.__file__).parents[1] / "assets" / "tiny_qwen3"
@@ -202,6 +203,22 @@ def test_the_measured_drift_is_that_of_a_naive_count(
     assert drift.same_token.mean == pytest.approx(sum(same) / len(same))
 
 
+def test_answers_that_are_not_the_same_are_counted(tmp_path: Path) -> None:
+    strong = [save_adapter(tmp_path / "strong", 3, std=0.12)]
+    model = trained_model(strong, "tiny-qwen3", FP32, None)
+    tokenizer = load_tokenizer("tiny-qwen3")
+    prompts = [tuple(one["input_ids"][0].tolist()) for one in rendered()]
+    asked = Asked(prompts, 12, end_of_turn_ids(tokenizer), 3, torch.device("cpu"))
+    base = plain_base("tiny-qwen3", FP32)
+    pairs = list(zip(generated(trained(strong), tokenizer), generated(base, tokenizer), strict=True))
+    same = sum(one == other for one, other in pairs) / len(pairs)
+    assert same < 1
+    found = trained_answers(model, asked).compare(base)
+    assert found.same_answer is not None
+    assert found.same_answer.mean == pytest.approx(same)
+    assert found.same_token.mean < 1
+
+
 def test_all_forms_of_a_4_bit_base_are_measured_and_none_is_kept(
     command: Export, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,7 +296,9 @@ def test_a_disk_that_fills_up_leaves_nothing(
 
     monkeypatch.setattr(modeling_utils, "safe_save_file", full)
     monkeypatch.setattr(safetensors_torch, "save", full_too)
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(
+        OSError, match=r"No space left on device \(os error 28\)|out could not be written: the disk is full"
+    ):
         replace(command, form=form, limit=2).run()
     assert left() == []
 

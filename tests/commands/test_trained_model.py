@@ -97,10 +97,16 @@ def test_an_adapter_that_was_continued_is_complete_by_itself(adapters: list[Path
     assert len(trained_model([str(first), str(two / "adapter")], "", None, None).folders) == 2
 
 
-def test_an_adapter_of_a_package_is_known_by_what_it_holds(adapters: list[Path]) -> None:
+def test_an_adapter_of_a_package_is_known_by_what_it_holds(
+    adapters: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(adapters[0], Path("packages", "of_adapters", "one"))
+    Path("packages", "of_adapters", "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(Path("packages").absolute()))
     top = run("top", adapters[1], frozen(UNDECIDED))
-    with pytest.raises(ValueError, match="was trained on top of package:"):
-        trained_model([str(adapters[0]), str(top / "adapter")], "", None, None)
+    for other in (str(adapters[0]), "package:of_adapters/one"):
+        with pytest.raises(ValueError, match="was trained on top of package:lit_align"):
+            trained_model([other, str(top / "adapter")], "", None, None)
     assert len(trained_model([UNDECIDED, str(top / "adapter")], "", None, None).folders) == 2
 
 
@@ -116,19 +122,20 @@ def test_an_adapter_below_that_was_moved_may_be_the_one_that_is_named(
 
 
 def test_a_stage_needs_the_stages_below_it(adapters: list[Path]) -> None:
-    folder = run("staged", adapters[1], None, adapter_a=adapters[0], adapter_b=adapters[1])
+    folder = run("staged", adapters[1], None, adapter_a=adapters[0], adapter_b=adapters[1], adapter_c=adapters[2])
     stages = [
         {"adapter": "adapter-a", "below": [], "policy": ["adapter-a"]},
         {"adapter": "adapter-b", "below": ["adapter-a"], "policy": ["adapter-a", "adapter-b"]},
     ]
     (folder / "stages.json").write_text(json.dumps({"start": [], "stages": stages}), encoding="utf-8")
-    a, b, last = (str(folder / name) for name in ("adapter-a", "adapter-b", "adapter"))
+    a, b, c, last = (str(folder / name) for name in ("adapter-a", "adapter-b", "adapter-c", "adapter"))
     assert len(trained_model([a], "", None, None).folders) == 1
-    assert trained_model([a, b], "", None, None).weights == Weights("float32", "nf4")
-    with pytest.raises(ValueError, match="was trained on top of adapter-a"):
-        trained_model([b], "", None, None)
-    with pytest.raises(ValueError, match=r"run with stages.*must name .*adapter-a, .*adapter-b"):
-        trained_model([a, last], "", None, None)
+    for top in (b, last):  # the same one
+        assert trained_model([a, top], "", None, None).weights == Weights("float32", "nf4")
+        with pytest.raises(ValueError, match="was trained on top of adapter-a"):
+            trained_model([top], "", None, None)
+    with pytest.raises(ValueError, match=r"what none of them ended with: .* name .*adapter-a, .*adapter-b"):
+        trained_model([a, c], "", None, None)
 
 
 def test_a_broken_config_of_the_run_is_named(adapters: list[Path]) -> None:

@@ -1,8 +1,17 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from lit_align.data.lengths import Lengths
+from lit_align.data.preference import PreferenceDataModule
+from lit_align.data.sft import SFTDataModule
+from lit_align.data.sources.messages_file import MessagesFile
+from lit_align.data.sources.preference_file import PreferenceFile
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,3 +74,40 @@ def qwen3_form() -> PreTrainedTokenizerBase:
 @pytest.fixture(scope="session")
 def chatml_with_pad_as_eos() -> PreTrainedTokenizerBase:
     return byte_level(CHATML, pad="<|im_end|>")
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def conversations(tmp_path: Path) -> Callable[..., SFTDataModule]:
+    """Makes a data module of conversations: ``train`` and ``val`` hold turns, the user's first."""
+
+    def make(train: list[list[str]], val: list[list[str]] | None = None, **options: Any) -> SFTDataModule:
+        def source(name: str, rows: list[list[str]]) -> MessagesFile:
+            roles = ("user", "assistant")
+            turns = [[{"role": roles[i % 2], "content": text} for i, text in enumerate(row)] for row in rows]
+            return MessagesFile(_write(tmp_path / name, [{"messages": one} for one in turns]))
+
+        options = {"window": 4, "token_budget": 1024, "lengths": Lengths(max_length=512), **options}
+        held = [source("val.jsonl", val)] if val else []
+        return SFTDataModule(sources=[source("train.jsonl", train)], val_sources=held, **options)
+
+    return make
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Callable[..., PreferenceDataModule]:
+    """Makes a data module of pairs: ``rows`` hold prompt, chosen, rejected and perhaps a group."""
+
+    def make(rows: list[tuple[str, ...]], **options: Any) -> PreferenceDataModule:
+        columns = ("prompt", "chosen", "rejected", "table")
+        held = [dict(zip(columns, row, strict=False)) for row in rows]
+        grouped = "table" if len(rows[0]) == 4 else ""
+        options = {"window": 8, "token_budget": 1024, "lengths": Lengths(max_length=512), **options}
+        source = PreferenceFile(_write(tmp_path / "pairs.jsonl", held), group=grouped)
+        return PreferenceDataModule(sources=[source], **options)
+
+    return make

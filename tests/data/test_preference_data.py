@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_align.data import length_report, pair_tokenising
+from lit_align.data import length_report, trees
 from lit_align.data.lengths import Lengths
 from lit_align.data.packing import GroupPlan
 from lit_align.data.preference import PreferenceDataModule
@@ -108,7 +108,7 @@ def test_ranks_and_budget_change_no_window(ranks: int, budget: int) -> None:
 
 
 def test_a_group_over_the_window_or_the_budget_is_split_and_said(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", pair_tokenising.logger.name)
+    caplog.set_level("INFO", trees.logger.name)
     data = some_data(window=4)
     assert "training: 12 of 12 groups hold more pairs than `data.window` = 4" in "\n".join(caplog.messages)
     assert {len(tree.paths) for tree in data._trained} == {8, 4}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +24,8 @@ from lit_align.data.audit.settings import AuditSettings
 from lit_align.data.audit.start import token_measures
 from lit_align.data.audit.surface import surface_accuracy
 from lit_align.data.audit.table import Cell, Check, Measured, Table, joined
-from lit_align.data.window_module import WindowDataModule
+from lit_align.data.staged import StagedPreferences
+from lit_align.data.window_module import PlannedDataModule
 from lit_align.environment import environment
 from lit_align.evals.benchmark import Benchmark
 from lit_align.models.memory import estimate_memory
@@ -71,7 +72,7 @@ def audit(
         ValueError: A source cannot be read, or nothing is left of it.
     """
     refuse_missing_packages()
-    if not isinstance(data, WindowDataModule):
+    if not isinstance(data, PlannedDataModule):
         raise TypeError(f"audit needs a data module that holds its examples, such as SFTDataModule; got {data!r}")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,30 +125,31 @@ def as_json(report: Report) -> str:
     return json.dumps(held, indent=1, ensure_ascii=False) + "\n"
 
 
-def _kept(data: WindowDataModule) -> Measured:
-    """Set the data up with its own limits lifted, so that all is counted; they are held to here."""
-    asked: Any = data  # data modules agree on these names
-    bad_rows, limits, mix = asked.bad_rows, asked.lengths, asked.mix
-    asked.bad_rows, asked.lengths = "drop", replace(limits, max_dropped=1.0)
+def _kept(data: PlannedDataModule) -> Measured:
+    """Set the data up with their own limits lifted, so that all is counted; they are held to here."""
+    # Each of these reads rows; they agree on the names of their options.
+    reading: Mapping[str, Any] = data.by_stage if isinstance(data, StagedPreferences) else {"": data}
+    limits = {(one.bad_rows, one.lengths.max_dropped) for one in reading.values()}
+    mixes = {stage: one.mix for stage, one in reading.items() if one.mix is not None}
+    for one in reading.values():
+        one.bad_rows, one.lengths = "drop", replace(one.lengths, max_dropped=1.0)
     unmet: tuple[Check, ...] = ()
     try:
         data.setup("fit")
     except ValueError as error:
-        if mix is None:
+        if not mixes:
             raise
-        # If the mix is what fails, the data can be read without it.
+        # If a mix is what fails, the data can be read without it.
         logger.info(f"{error}; reading on without the mix")
-        asked.mix = None
+        for one in reading.values():
+            one.mix = None
         data.setup("fit")
         unmet = (Check("data.mix", "training", 1, 0, str(error)),)
-    return joined((
-        rows_kept(data, bad_rows, limits.max_dropped),
-        realised_mix(data, mix),
-        Measured(checks=unmet),
-    ))  # fmt: skip
+    [(bad_rows, max_dropped)] = limits
+    return joined((rows_kept(data, bad_rows, max_dropped), realised_mix(data, mixes), Measured(checks=unmet)))
 
 
-def _memory(module: Any, data: WindowDataModule, settings: AuditSettings, cuda: bool) -> Measured:
+def _memory(module: Any, data: PlannedDataModule, settings: AuditSettings, cuda: bool) -> Measured:
     forest = data.largest_forest()
     found = estimate_memory(
         module.base, module.weights, module.lora, forest, checkpointing=module.activation_checkpointing, cuda=cuda

@@ -22,7 +22,8 @@ body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 78rem; background:
   font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
 h1 { font-size: 1.5rem; margin: 0 0 .25rem; } h2 { font-size: 1.1rem; margin: 2.25rem 0 .25rem; }
 p { margin: .25rem 0 .75rem; color: var(--dim); max-width: 62rem; }
-nav a { margin-right: 1rem; color: inherit; } ul.failed { padding-left: 1.25rem; color: var(--bad); }
+nav a { margin-right: 1rem; color: inherit; white-space: nowrap; }
+ul.failed { padding-left: 1.25rem; color: var(--bad); }
 .good { color: var(--good); } .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line);
   border-radius: 6px; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }

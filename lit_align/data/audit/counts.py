@@ -12,13 +12,13 @@ from lit_align.data.audit.examples import Example
 from lit_align.data.audit.settings import AuditSettings
 from lit_align.data.audit.table import Cell, Check, Measured, Table
 from lit_align.data.length_report import KEPT, REFUSED
-from lit_align.data.window_module import WindowDataModule
+from lit_align.data.window_module import PlannedDataModule
 from lit_align.forest import TokenClass, TokenPath
 
 _QUANTILES = (0.05, 0.5, 0.95, 0.99)
 
 
-def rows_kept(data: WindowDataModule, bad_rows: str, max_dropped: float) -> Measured:
+def rows_kept(data: PlannedDataModule, bad_rows: str, max_dropped: float) -> Measured:
     """Rows by source: read, kept, cut, dropped and why, left by the mix.
 
     Args:
@@ -51,7 +51,7 @@ def rows_kept(data: WindowDataModule, bad_rows: str, max_dropped: float) -> Meas
     return Measured((Table("rows", about, columns, tuple(rows)),), tuple(checks))
 
 
-def lengths(data: WindowDataModule) -> Measured:
+def lengths(data: PlannedDataModule) -> Measured:
     """Tokens of prompts and answers of all that was tokenised, before any limit.
 
     Args:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from lit_align.data.window_module import WindowDataModule
+from lit_align.data.window_module import PlannedDataModule
+from lit_align.data.windows import Tree
 from lit_align.forest import TokenClass, TokenPath
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _ROLE = re.compile(r"\s*(?:system|user|assistant)\s*(?:\n|$)")
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One trained turn with its prompt, or a preference pair.
+    """One trained turn with its prompt, a rated answer, or a preference pair.
 
     Attributes:
         part: ``training``, ``validation`` or ``replay``.
@@ -64,7 +65,7 @@ class Text:
         return "\n".join((*self.turns, self.answers[0]))
 
 
-def examples(data: WindowDataModule) -> Iterator[Example]:
+def examples(data: PlannedDataModule) -> Iterator[Example]:
     """All examples of a data module, each once, also where a mix repeats it.
 
     Args:
@@ -74,13 +75,26 @@ def examples(data: WindowDataModule) -> Iterator[Example]:
         together = 2 if data.holds == "pairs" and part != "replay" else 1
         seen: set[tuple[str, str]] = set()
         for tree in trees:
-            for start in range(0, len(tree.paths), together):
-                paths = tree.paths[start : start + together]
+            own = example_paths(tree, data.holds)
+            for start in range(0, len(own), together):
+                paths = own[start : start + together]
                 first = paths[0]
                 if (first.source, first.example) not in seen:
                     seen.add((first.source, first.example))
                     name = first.example.removesuffix(" chosen") if together == 2 else first.example
                     yield Example(part, first.source, name, tree.group or tree.name, paths)
+
+
+def example_paths(tree: Tree, holds: str) -> tuple[TokenPath, ...]:
+    """The paths of examples in a tree: beside each rated answer stands a mismatched one, which is none.
+
+    Args:
+        tree: Any tree.
+        holds: What the data module holds.
+    """
+    if holds != "rated answers":
+        return tree.paths
+    return tuple(path for path in tree.paths if path.desirable is not None)
 
 
 def drawn(every: Iterable[Example], most: int) -> list[Example]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 from tqdm import tqdm
 
+from lit_align.data.audit.examples import example_paths
 from lit_align.data.audit.table import Cell, Measured, Table
 from lit_align.data.mix import Mix
-from lit_align.data.window_module import WindowDataModule
+from lit_align.data.window_module import PlannedDataModule
 from lit_align.forest import TokenClass
 
 _MOST_WINDOWS = 100
 
 
-def epoch_load(data: WindowDataModule) -> Measured:
+def epoch_load(data: PlannedDataModule) -> Measured:
     """Windows, tokens and forests of an epoch, estimated from up to a hundred of its windows, evenly spread.
 
     Args:
@@ -30,7 +32,8 @@ def epoch_load(data: WindowDataModule) -> Measured:
             rows += sum(tree.size for tree in forest)
             paths = [path for tree in forest for path in tree.paths]
             tokens += sum(len(path.tokens) for path in paths)
-            trained += sum(int((path.classes == TokenClass.ANSWER).sum()) for path in paths if path.weight)
+            own = [path for tree in forest for path in example_paths(tree, data.holds) if path.weight]
+            trained += sum(int((path.classes == TokenClass.ANSWER).sum()) for path in own)
     scale = windows / len(looked_at)
     row: tuple[Cell, ...] = (
         windows, round(tokens * scale), round(trained * scale), round(rows * scale), round(tokens / rows, 2),
@@ -52,24 +55,27 @@ def epoch_load(data: WindowDataModule) -> Measured:
     return Measured((Table("an epoch", about, columns, (row,)),))
 
 
-def realised_mix(data: WindowDataModule, mix: Mix | None) -> Measured:
+def realised_mix(data: PlannedDataModule, mixes: Mapping[str, Mix]) -> Measured:
     """Share of each source in what an epoch trains, and the share that was asked for.
 
     Args:
         data: A data module that is set up.
-        mix: The mix of the data, if there is one.
+        mixes: The mix of the data by stage, if there are any; the name of a run without stages is empty.
     """
     counts, tokens = Counter[str](), Counter[str]()
     for tree in data.parts["training"]:
-        for path in tree.paths:
+        for path in example_paths(tree, data.holds):
             counts[path.source] += 1
             tokens[path.source] += int((path.classes == TokenClass.ANSWER).sum())
-    weights = mix.weights if mix else {}
     answers = 2 if data.holds == "pairs" else 1
     rows: list[tuple[Cell, ...]] = []
     for source, number in counts.items():
-        key = next((key for key in weights if source == key or source.startswith(f"{key}/")), "")
-        asked = f"{weights[key] / sum(weights.values()):.1%} of the {mix.of} ({key})" if mix and key else ""
+        asked = "; ".join(
+            f"{weight / sum(mix.weights.values()):.1%} of the {mix.of} ({key})"
+            for stage, mix in mixes.items()
+            for key, weight in mix.weights.items()
+            if f"{source}/".startswith(f"{stage}/{key}/".removeprefix("/"))
+        )
         shares = number / counts.total(), tokens[source] / max(1, tokens.total())
         rows.append((source, number // answers, shares[0], tokens[source], shares[1], asked))
     columns = ("source", data.holds, f"{data.holds}, share", "answer tokens", "answer tokens, share", "asked for")

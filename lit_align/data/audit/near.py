@@ -61,6 +61,16 @@ def _blank() -> Any:
     return MinHash(num_perm=_PERMUTATIONS, seed=1)
 
 
+@cache
+def _bands(jaccard: float) -> tuple[int, int]:
+    """Bands and rows of a band for a limit; finding them takes half a second."""
+    from datasketch import MinHashLSH
+
+    # Rather a candidate too many than one too few: each is verified. Above 0.9 there would be one band alone.
+    index = MinHashLSH(threshold=min(jaccard, 0.9), num_perm=_PERMUTATIONS, weights=_WEIGHTS)
+    return index.b, index.r
+
+
 class Neighbours(Generic[Item]):
     r"""Items by their texts, and which of them are nearly a given one.
 
@@ -85,8 +95,7 @@ class Neighbours(Generic[Item]):
         from datasketch import MinHashLSH
 
         self._jaccard = jaccard
-        # Rather a candidate too many than one too few: each is verified. Above 0.9 there would be one band alone.
-        self._index = MinHashLSH(threshold=min(jaccard, 0.9), num_perm=_PERMUTATIONS, weights=_WEIGHTS)
+        self._index = MinHashLSH(num_perm=_PERMUTATIONS, params=_bands(jaccard))
         self._sketches: dict[str, Sketch] = {}
         self._items: dict[str, list[Item]] = {}  # by key; those whose texts are the same share one
 

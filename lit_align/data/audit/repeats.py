@@ -74,9 +74,10 @@ def _checks(counts: dict[tuple[str, str], _Count], settings: AuditSettings) -> I
     for (part, source), count in counts.items():
         such = f", such as {count.shown[0]}" if count.shown else ""
         if part == "training" and settings.max_repeated is not None:
-            share = (count.repeats + count.elsewhere) / count.n
             advice = f"take the copies out{such}, or raise it where they are meant as a weight"
-            yield Check("audit.max_repeated", f"{part}: {source}", share, settings.max_repeated, advice)
+            yield Check(
+                "audit.max_repeated", f"{part}: {source}", count.repeats / count.n, settings.max_repeated, advice
+            )
         if part == "validation" and settings.max_leaked is not None:
             advice = (
                 f"{count.leaked} of {count.n} validation examples are trained{such}: take them out of "

@@ -8,7 +8,7 @@ from lit_align.data.audit.longer import length_bias
 from lit_align.data.audit.repeats import exact_repeats
 from lit_align.data.audit.settings import AuditSettings
 from lit_align.data.audit.table import Measured, joined
-from lit_align.data.window_module import WindowDataModule
+from lit_align.data.window_module import PlannedDataModule
 from lit_align.tokenizer import end_of_turn_ids
 
 
@@ -16,7 +16,7 @@ class FailedAuditError(ValueError):
     """The data break a limit; the message names each, the number found, and what to do."""
 
 
-def token_measures(data: WindowDataModule, settings: AuditSettings) -> Measured:
+def token_measures(data: PlannedDataModule, settings: AuditSettings) -> Measured:
     """What tokens alone tell: cut answers, wrong classes, exact repeats within and across the split, length bias.
 
     Args:
@@ -24,7 +24,11 @@ def token_measures(data: WindowDataModule, settings: AuditSettings) -> Measured:
         settings: The limits.
     """
     end = end_of_turn_ids(data.chat.tokenizer)[0]
-    lost = {(part, source): number for part, one in data.reports.items() for source, number in one.lost_tokens.items()}
+    lost = {}
+    for name, report in data.reports.items():
+        stage, _, part = name.rpartition("/")
+        for source, number in report.lost_tokens.items():
+            lost[part, f"{stage}/{source}" if stage else source] = number
     return joined((
         token_classes(examples(data), lost, end, settings),
         exact_repeats(examples(data), settings),
@@ -32,7 +36,7 @@ def token_measures(data: WindowDataModule, settings: AuditSettings) -> Measured:
     ))  # fmt: skip
 
 
-def refuse_unsound(data: WindowDataModule, settings: AuditSettings) -> None:
+def refuse_unsound(data: PlannedDataModule, settings: AuditSettings) -> None:
     """Stop at data that break a limit which tokens alone can tell.
 
     Args:

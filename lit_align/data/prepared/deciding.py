@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _PACKAGE = Path(__file__).parents[2]
-_CODE = ("data", "metrics", "forest.py", "tokenizer.py", "trie.py", "types.py")  # which reads, draws and tokenises
+_CODE = ("data", "metrics", "forest.py", "rated.py", "tokenizer.py", "trie.py", "types.py")  # reads, draws, tokenises
 _LIBRARIES = ("datasets", "jinja2", "tokenizers", "transformers")
 _LONGEST_PATH = 1000
 _BLOCK = 2**20

@@ -16,6 +16,8 @@ from lit_align.forest import TokenPath
 
 Numbers = NDArray[np.int64]
 
+_UNRATED = -1
+
 
 class Tokenised(NamedTuple):
     """What becomes of a record.
@@ -59,7 +61,7 @@ class GrowingExamples:
         numbers = dict.fromkeys(("path_ends", "example_ends", "sizes", "least", "sources"), "<i8")
         self._columns = {
             name: Column(place, f"{part}.{name}", dtype)
-            for name, dtype in {"tokens": "<i4", "classes": "u1", **numbers}.items()
+            for name, dtype in {"tokens": "<i4", "classes": "u1", "ratings": "i1", **numbers}.items()
         }
         self._texts = {name: TextColumn(place, f"{part}.{name}") for name in ("paths", "names", "groups")}
 
@@ -74,6 +76,7 @@ class GrowingExamples:
             columns["tokens"].append(path.tokens)
             columns["classes"].append(path.classes)
             columns["path_ends"].append(len(columns["tokens"]))
+            columns["ratings"].append(_UNRATED if path.desirable is None else path.desirable)
             texts["paths"].append(path.example)
         columns["example_ends"].append(len(columns["path_ends"]))
         columns["sizes"].append(one.size)
@@ -147,6 +150,11 @@ class Examples:
         return np.diff(self._column("example_ends"), prepend=0)
 
     @cached_property
+    def ratings(self) -> Numbers:
+        """Of each path 1 for a good answer, 0 for a bad one, -1 where nothing is said of it."""
+        return self._column("ratings")
+
+    @cached_property
     def grouped(self) -> bool:
         """Whether an example has a group."""
         return len(self.columns[f"{self.part}.groups.utf8"]) > 0
@@ -184,9 +192,14 @@ class Examples:
         source = self.source_names[self._column("sources")[number]]
         tokens, classes = self._column("tokens"), self._column("classes")
         return tuple(
-            TokenPath(tokens[start:end], classes[start:end], self._path_names[path], self.weight, source)
+            TokenPath(
+                tokens[start:end], classes[start:end], self._path_names[path], self.weight, source, self._rating(path)
+            )
             for path, (start, end) in enumerate(pairwise([*([] if first else [0]), *bounds]), start=first)
         )
+
+    def _rating(self, path: int) -> bool | None:
+        return None if self.ratings[path] == _UNRATED else bool(self.ratings[path])
 
     def sources_of(self, numbers: Numbers) -> tuple[str, ...]:
         """Names of the sources of some examples, in the order of their first ones."""

@@ -12,7 +12,7 @@ from lit_align.data.lengths import Lengths
 from lit_align.data.prepared.columns import Column, ColumnFile, Columns, Place, TextColumn, Texts, refuse_damaged
 from lit_align.data.prepared.examples import Examples
 
-FORMAT = 2
+FORMAT = 3
 """Of the files."""
 
 _MANIFEST = "prepared.json"  # written last: a folder without it is not finished

@@ -10,9 +10,9 @@ from tempfile import SpooledTemporaryFile
 
 from tqdm import tqdm
 
-from lit_align.data.mixture import outlined
+from lit_align.data.mixture import Record, outlined
 from lit_align.data.prepared.columns import Place
-from lit_align.types import Conversation, Outline, PreferencePair
+from lit_align.types import Outline
 
 HELD = 64 * 2**20
 """Bytes of records that are held in memory."""
@@ -34,7 +34,7 @@ class Records:
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    def read(self, records: Iterable[Conversation] | Iterable[PreferencePair]) -> list[Outline]:
+    def read(self, records: Iterable[Record]) -> list[Outline]:
         """Keep records; a bar shows how many.
 
         Args:

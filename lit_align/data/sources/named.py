@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from lit_align.rated import RatedAnswer, RatedSource
 from lit_align.types import Conversation, ConversationSource, Drawn, PairSource, PreferencePair, SamplePrompt, stop_at
 
-Record = TypeVar("Record", Conversation, PreferencePair, SamplePrompt)
+Record = TypeVar("Record", Conversation, PreferencePair, RatedAnswer, SamplePrompt)
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,41 @@ class NamedPairs(PairSource):
         self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]
     ) -> Iterator[PreferencePair]:
         """See :class:`~lit_align.types.PairSource`."""
+        return _named(self.source.stream(keep, _refusing(refuse, self.name)), self.name)
+
+
+@dataclass(frozen=True)
+class NamedRated(RatedSource):
+    """Rated answers of a source under another name: ``votes.jsonl`` becomes ``app/votes.jsonl``.
+
+    Args:
+        name: What stands before the names of the source: the key of its weight in ``data.mix``. Not blank, no ``/``.
+        source: Where the answers come from.
+
+    Raises:
+        ValueError: ``name`` breaks its rule.
+    """
+
+    name: str
+    source: RatedSource
+
+    def __post_init__(self) -> None:
+        _check(self.name)
+
+    def prompts(self, refuse: Callable[[str, ValueError], None] = stop_at) -> list[SamplePrompt]:
+        """Those of the source."""
+        return list(_named(self.source.prompts(_refusing(refuse, self.name)), self.name))
+
+    def rated(self, keep: Callable[[str], bool]) -> list[RatedAnswer]:
+        """See :class:`~lit_align.rated.RatedSource`."""
+        return list(_named(self.source.rated(keep), self.name))
+
+    def usable(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> list[RatedAnswer]:
+        """See :class:`~lit_align.rated.RatedSource`."""
+        return list(_named(self.source.usable(keep, _refusing(refuse, self.name)), self.name))
+
+    def stream(self, keep: Callable[[str], bool], refuse: Callable[[str, ValueError], None]) -> Iterator[RatedAnswer]:
+        """See :class:`~lit_align.rated.RatedSource`."""
         return _named(self.source.stream(keep, _refusing(refuse, self.name)), self.name)
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lit_align.data.mixture import group_of
-from lit_align.data.sources.messages_file import read_message, read_messages
+from lit_align.data.sources.prompt_and_answer import read_answer, read_group, read_prompt
 from lit_align.data.sources.read_rows import read_rows, stream_rows
-from lit_align.data.sources.rows import Row, check_limit, checked_text, describe, usable_rows
-from lit_align.types import Message, PairSource, PreferencePair, stop_at
+from lit_align.data.sources.rows import Row, check_limit, describe, usable_rows
+from lit_align.types import PairSource, PreferencePair, stop_at
 
 logger = logging.getLogger(__name__)
 
@@ -123,14 +123,14 @@ class PreferenceFile(PairSource):
         return "nearer than min_margin" if chosen - rejected < self.min_margin else ""
 
     def _pair(self, row: Row) -> PreferencePair:
-        before, chosen = self._answer(row, self.chosen)
-        other, rejected = self._answer(row, self.rejected)
+        before, chosen = read_answer(row, self.chosen)
+        other, rejected = read_answer(row, self.rejected)
         if before != other:
             raise ValueError(
                 f"{row.where}: {self.chosen} and {self.rejected} do not repeat the same turns before their last one; "
                 "a pair has one prompt: drop the row"
             )
-        prompt = self._prompt(row) if self.prompt else before
+        prompt = read_prompt(row, self.prompt, self.system) if self.prompt else before
         if not prompt:
             raise ValueError(f"{row.where}: no prompt: name its column, or write its turns before both answers")
         if before and before != prompt:
@@ -138,46 +138,7 @@ class PreferenceFile(PairSource):
                 f"{row.where}: the turns of {self.chosen} before the answer are not those of {', '.join(self.prompt)}; "
                 "set `prompt: []` to take them from the answers"
             )
-        return PreferencePair(prompt, chosen, rejected, row.id, Path(self.path).name, self._group(row))
-
-    def _group(self, row: Row) -> str:
-        value = row.value(self.group) if self.group else None
-        if value is None:
-            return ""  # as text it would be a group of its own, of all such rows
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise ValueError(f"{row.where}: {self.group}: must be text or a number, not {describe(value)}")
-        return str(value)
-
-    def _prompt(self, row: Row) -> tuple[Message, ...]:
-        system = row.value(self.system) if self.system else None
-        if len(self.prompt) == 1 and not isinstance(row.value(self.prompt[0]), str):
-            if isinstance(system, str) and system.strip():
-                raise ValueError(f"{row.where}: {self.system}: the prompt holds turns; write the system turn into them")
-            return read_messages(row, self.prompt[0])
-        parts = [row.text(column) for column in self.prompt if row.value(column) is not None]
-        text = "\n\n".join(part for part in parts if part.strip())
-        if not text:
-            raise ValueError(f"{row.where}: {', '.join(self.prompt)}: the prompt is blank; drop the row")
-        given = "" if system is None else checked_text(system, f"{row.where}: {self.system}")
-        return (*((Message("system", given),) if given.strip() else ()), Message("user", text))
-
-    def _answer(self, row: Row, column: str) -> tuple[tuple[Message, ...], str]:
-        """The turns before an answer, if it repeats them, and its text."""
-        value = row.value(column)
-        if isinstance(value, str):
-            turns: tuple[Message, ...] = (Message("assistant", checked_text(value, f"{row.where}: {column}")),)
-        elif isinstance(value, dict):
-            turns = (read_message(value, f"{row.where}: {column}"),)
-        elif isinstance(value, list):
-            turns = read_messages(row, column)
-        else:
-            raise ValueError(f"{row.where}: {column}: must be text or turns, not {describe(value)}")
-        last = turns[-1]
-        if last.role != "assistant":
-            raise ValueError(f"{row.where}: {column}: must end with the assistant's turn, not with {last.role}'s")
-        if not last.content.strip():
-            raise ValueError(f"{row.where}: {column}: the answer is blank ({last.content!r}); drop the row")
-        return turns[:-1], last.content
+        return PreferencePair(prompt, chosen, rejected, row.id, Path(self.path).name, read_group(row, self.group))
 
 
 def _number(row: Row, column: str) -> float:

@@ -8,6 +8,7 @@ from itertools import islice
 from random import Random
 
 from lit_align.data.sources.finance_tables import FinanceTable, Split, draw_table
+from lit_align.rated import RatedAnswer, RatedSource
 from lit_align.types import Conversation, ConversationSource, Message, PairSource, PreferencePair
 
 
@@ -128,5 +129,53 @@ class ScalePairs(PairSource):
                 group=one.table.id(),
             )
             for i, one in enumerate(islice(draw_questions(self.split, self.seed), self.n))
+            if keep(one.table.id())
+        ]
+
+
+@dataclass(frozen=True)
+class RatedScaleAnswers(RatedSource):
+    """Answers with the scale, which are good, and answers without, which are bad; needs no file.
+
+    Each question is answered once, in a form that a coin decides: no prompt has both.
+
+    Args:
+        split: Answers of ``train`` and of ``eval`` have no table in common, whatever the seeds.
+        n: How many answers, at least 1.
+        good_share: Chance that an answer has the scale, in [0, 1].
+        seed: Another seed draws other tables and coins.
+    """
+
+    split: Split = "train"
+    n: int = 400
+    good_share: float = 0.5
+    seed: int = 0
+
+    def rated(self, keep: Callable[[str], bool]) -> list[RatedAnswer]:
+        """Draw the answers; the same fields give the same answers.
+
+        Args:
+            keep: Whether a table, named by its content, belongs to the side that is asked for.
+
+        Raises:
+            ValueError: ``n`` is below 1, or ``good_share`` out of its range.
+        """
+        _check(self.n)
+        if not 0 <= self.good_share <= 1:
+            raise ValueError(f"scale_answers: good_share must be in [0, 1], got {self.good_share}")
+        coin = Random(f"scale_answers/rating/{self.split}/{self.seed}")
+        drawn = [
+            (one, coin.random() < self.good_share) for one in islice(draw_questions(self.split, self.seed), self.n)
+        ]
+        return [
+            RatedAnswer(
+                prompt=one.prompt(),
+                completion=one.scaled if good else one.plain,
+                desirable=good,
+                id=f"scale_answers/{self.split}/{i}",
+                source="scale_answers",
+                group=one.table.id(),
+            )
+            for i, (one, good) in enumerate(drawn)
             if keep(one.table.id())
         ]

@@ -15,6 +15,7 @@ from lit_align.data.mix import Mix
 from lit_align.data.preference import PreferenceDataModule
 from lit_align.data.sources.scale_answers import ScalePairs
 from lit_align.data.sources.skill_pairs import SkillPairs
+from lit_align.data.staged import StagedPreferences, StagePairs
 from lit_align.modules.dpo import DPOModule
 
 BY_FORM = {"max_longer": 1.0, "max_surface_accuracy": 1.0}
@@ -82,6 +83,32 @@ def test_a_missing_package_is_named_with_its_extra_before_anything_is_read(monke
     with pytest.raises(ImportError, match=r'needs datasketch: pip install "lit_align\[audit\]"'):
         _audit({})
     assert not Path("out").exists()
+
+
+def test_stages_are_measured_by_stage_and_source() -> None:
+    stages = [
+        StagePairs("first", [ScalePairs(n=24)], epochs=1),
+        StagePairs(
+            "second",
+            [ScalePairs(n=24), SkillPairs(["rise"], n=40)],
+            Mix({"scale_answers": 0.5, "skill_pairs": 0.5}),
+            windows=9,
+        ),
+    ]
+    data = StagedPreferences(
+        stages=stages, window=4, token_budget=1024, lengths=Lengths(max_length=256), bad_rows="drop"
+    )
+    report = audit("run", DPOModule("tiny-qwen3"), data, [], AuditSettings(**BY_FORM), "out", cuda=False)
+    assert not report.measured.failed
+    tables = {table.name: table.records() for table in report.measured.tables}
+    assert [row["part"] for row in tables["rows"]] == ["first/training", "second/training", "second/training"]
+    repeats = {row["source"]: (row["repeats"], row["in another source"]) for row in tables["repeats"]}
+    assert repeats["second/scale_answers"] == (0, 24)  # of the first stage: meant
+    asked = {row["source"]: row["asked for"] for row in tables["mix"]}
+    assert asked["first/scale_answers"] == ""
+    assert asked["second/skill_pairs/rise"] == "50.0% of the examples (skill_pairs)"
+    [epoch] = tables["an epoch"]
+    assert epoch["windows"] == 6 + 9
 
 
 def test_data_that_are_read_while_training_are_refused() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import chats, words
+from made_chats import chats, words
 
 from lit_align.data.audit.counts import lengths, rows_kept
 from lit_align.data.audit.load import epoch_load, realised_mix
@@ -139,7 +139,7 @@ def test_an_example_that_a_mix_repeats_is_no_repeat() -> None:
     data = PreferenceDataModule(sources=sources, mix=mix, window=4, token_budget=1024, lengths=Lengths(max_length=256))
     found = measured(data, max_longer=None)
     assert not found.failed
-    shares = {row["source"]: (row["pairs"], row["asked for"]) for row in rows(realised_mix(data, mix), "mix")}
+    shares = {row["source"]: (row["pairs"], row["asked for"]) for row in rows(realised_mix(data, {"": mix}), "mix")}
     assert shares == {
         "scale_answers": (30, "50.0% of the examples (scale_answers)"),
         "skill_pairs/rise": (30, "50.0% of the examples (skill_pairs)"),

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from prepared_data import chats, everything, module, of_both_kinds, pairs, write_rows
+from prepared_data import chats, everything, module, of_all_kinds, of_conversations_and_pairs, pairs, write_rows
 
 from lit_align.data import part as part_file
 from lit_align.data.length_report import LengthReport
@@ -28,10 +28,11 @@ from lit_align.forest import TokenPath
 from lit_align.types import Conversation, Message
 
 
-@of_both_kinds
+@of_all_kinds
 def test_the_trap_is_set(kind: str, tmp_path: Path) -> None:
     found = everything(module(kind, tmp_path))
-    assert all(found["trees"].values())
+    assert all(found["trees"][part] for part in found["reports"])
+    assert len(found["reports"]) == (2 if kind == "ratings" else 3)
     told = " ".join(line for report in found["reports"].values() for line in report["lines"])
     assert all(word in told for word in ("kept", "cut", "refused"))
     groups = [group for _, _, group, _ in found["trees"]["training"]]
@@ -40,9 +41,14 @@ def test_the_trap_is_set(kind: str, tmp_path: Path) -> None:
         assert any(len(paths) > 1 for *_, paths in found["trees"]["training"])
     else:
         assert any(len(paths) > 2 for *_, paths in found["trees"]["training"])
+    if kind == "ratings":
+        paths = [path for *_, paths in found["trees"]["training"] for path in paths]
+        assert {path["desirable"] for path in paths} == {None, True, False}
+        assert any("again" in name for name, *_ in found["trees"]["training"])
+        assert any(len(path["tokens"]) == 60 for path in paths if path["desirable"] is None)
 
 
-@of_both_kinds
+@of_conversations_and_pairs
 def test_conversations_and_pairs_are_tokenised_as_the_chat_format_does(kind: str, tmp_path: Path) -> None:
     """A naive reference: each record through the chat format and the limits, by itself."""
     options: dict[str, Any] = {"mix": None, "lengths": Lengths(), "val_fraction": 0.0}
@@ -73,7 +79,7 @@ def test_conversations_and_pairs_are_tokenised_as_the_chat_format_does(kind: str
     assert {path.weight for tree in data._replayed for path in tree.paths} == {0.0}
 
 
-@of_both_kinds
+@of_all_kinds
 def test_examples_in_files_are_those_in_memory(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = everything(module(kind, tmp_path))
     monkeypatch.setattr(columns, "HELD", 100)
@@ -102,7 +108,7 @@ def test_a_temporary_folder_goes_with_the_data(tmp_path: Path, monkeypatch: pyte
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
-@of_both_kinds
+@of_all_kinds
 def test_a_worker_is_sent_the_names_of_files_and_not_what_is_in_them(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,7 +212,7 @@ def test_one_process_takes_few_rows_and_all_processors_take_many() -> None:
 
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
-@of_both_kinds
+@of_conversations_and_pairs
 def test_the_first_broken_row_stops_any_number_of_processes_with_its_error(
     kind: str, processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,7 +231,7 @@ def test_the_first_broken_row_stops_any_number_of_processes_with_its_error(
 
 
 @pytest.mark.slow
-@of_both_kinds
+@of_all_kinds
 def test_two_processes_prepare_what_one_does(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = everything(module(kind, tmp_path))
     monkeypatch.setattr(in_order, "CHUNK", 4)

@@ -4,7 +4,7 @@ from itertools import islice
 import pytest
 
 from lit_align.data.sources.finance_tables import split_of
-from lit_align.data.sources.scale_answers import ScaleAnswers, ScalePairs, draw_questions
+from lit_align.data.sources.scale_answers import RatedScaleAnswers, ScaleAnswers, ScalePairs, draw_questions
 from lit_align.types import PreferencePair
 
 
@@ -60,3 +60,18 @@ def test_no_pair_at_all_is_refused(source: ScalePairs | ScaleAnswers) -> None:
 def test_a_share_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match=r"scaled_share must be in \[0, 1\], got 1.5"):
         ScaleAnswers(scaled_share=1.5).conversations()
+
+
+def test_rated_answers_have_the_scale_where_they_are_good_and_answer_each_question_once() -> None:
+    source = RatedScaleAnswers(n=200, seed=1)
+    rated = source.rated(lambda _: True)
+    assert rated == source.rated(lambda _: True)
+    assert 70 < sum(one.desirable for one in rated) < 130
+    for one, question in zip(rated, draw_questions("train", seed=1), strict=False):
+        assert one.prompt == question.prompt()
+        assert one.completion == (question.scaled if one.desirable else question.plain)
+    kept = source.rated(lambda group: group < "8")
+    assert [one for one in rated if one.group < "8"] == kept != rated
+    assert not any(one.desirable for one in RatedScaleAnswers(n=50, good_share=0.0).rated(lambda _: True))
+    with pytest.raises(ValueError, match=r"good_share must be in \[0, 1\], got 1.5"):
+        RatedScaleAnswers(good_share=1.5).rated(lambda _: True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,22 @@ from lit_align.data.sources.decontaminated import DecontaminatedConversations, D
 from lit_align.data.sources.finance_instruct import FinanceInstruct
 from lit_align.data.sources.finance_instruct_pairs import FinanceInstructPairs
 from lit_align.data.sources.messages_file import MessagesFile
-from lit_align.data.sources.named import NamedConversations, NamedPairs
+from lit_align.data.sources.named import NamedConversations, NamedPairs, NamedRated
 from lit_align.data.sources.orca_dpo import OrcaDPO
 from lit_align.data.sources.preference_file import PreferenceFile
 from lit_align.data.sources.prompt_completion_file import PromptCompletionFile
 from lit_align.data.sources.skill_pairs import SkillPairs
 from lit_align.data.sources.t_wix import TWix
 from lit_align.data.sources.table_skills import TableSkillItems, TableSkills
+from lit_align.data.sources.unpaired_pairs import UnpairedPairs
+from lit_align.data.sources.unpaired_preference_file import UnpairedPreferenceFile
+from lit_align.rated import RatedAnswer, RatedSource
 from lit_align.types import Conversation, ConversationSource, PairSource, PreferencePair
 
 Refuse = Callable[[str, ValueError], None]
-READERS: dict[str, Callable[[str], ConversationSource | PairSource]] = {
+Source = ConversationSource | PairSource | RatedSource
+Record = Conversation | PreferencePair | RatedAnswer
+READERS: dict[str, Callable[[str], Source]] = {
     "finance-instruct": FinanceInstruct,
     "messages": MessagesFile,
     "columns": lambda path: PromptCompletionFile(path, ["user"], "assistant"),
@@ -39,6 +44,9 @@ READERS: dict[str, Callable[[str], ConversationSource | PairSource]] = {
     "finance-instruct pairs": lambda path: FinanceInstructPairs("rejected", FinanceInstruct(path)),
     "named pairs": lambda path: NamedPairs("mine", OrcaDPO(path)),
     "clean pairs": lambda path: DecontaminatedPairs(OrcaDPO(path), EvaluationSets({"tables": TableSkillItems()})),
+    "ratings": lambda path: UnpairedPreferenceFile(path, ["user"], "assistant", "liked"),
+    "named ratings": lambda path: NamedRated("mine", UnpairedPreferenceFile(path, ["user"], "assistant", "liked")),
+    "pairs taken apart": lambda path: UnpairedPairs(OrcaDPO(path)),
 }
 
 
@@ -49,7 +57,8 @@ def row(number: int) -> dict[str, Any]:
     return {
         "system": "", "user": question, "question": question, "assistant": answer, "chosen": answer,
         "rejected": answer if number % 4 == 3 else f"It is {number}.", "messages": turns, "good": 2.0,
-        "bad": 2.0 if number % 4 == 3 else 1.0, "subset": "general" if number % 2 else "reasoning",
+        "bad": 2.0 if number % 4 == 3 else 1.0, "liked": number % 2 == 0,
+        "subset": "general" if number % 2 else "reasoning",
     }  # fmt: skip
 
 
@@ -60,15 +69,11 @@ def path(tmp_path: Path) -> Path:
     return file
 
 
-def streamed(
-    source: ConversationSource | PairSource, keep: Callable[[str], bool], refuse: Refuse
-) -> Iterator[Conversation | PreferencePair]:
+def streamed(source: Source, keep: Callable[[str], bool], refuse: Refuse) -> Iterator[Record]:
     return source.stream(refuse) if isinstance(source, ConversationSource) else source.stream(keep, refuse)
 
 
-def usable(
-    source: ConversationSource | PairSource, keep: Callable[[str], bool], refuse: Refuse
-) -> list[Conversation] | list[PreferencePair]:
+def usable(source: Source, keep: Callable[[str], bool], refuse: Refuse) -> Sequence[Record]:
     return source.usable(refuse) if isinstance(source, ConversationSource) else source.usable(keep, refuse)
 
 
@@ -78,7 +83,7 @@ def test_a_stream_is_what_is_usable_with_the_same_refusals_and_the_same_last_wor
 ) -> None:
     caplog.set_level("INFO")
     told: list[list[tuple[str, str]]] = []
-    found: list[list[Conversation | PreferencePair]] = []
+    found: list[list[Record]] = []
     logged: list[list[str]] = []
     for read in (streamed, usable):
         refused: list[tuple[str, str]] = []

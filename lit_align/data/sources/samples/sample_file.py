@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from lit_align.data.sources.messages_file import read_messages
@@ -88,6 +89,31 @@ def read_samples(path: str) -> list[SampledPrompt]:
         replace(prompt, completions=tuple(one for _, one in sorted(completions[name].items())))
         for name, prompt in prompts.items()
     ]
+
+
+def unusable(completion: SampledCompletion) -> str:
+    """Why a completion is no answer, in a few words for the log; empty where it is one."""
+    if not completion.finished:
+        return "unfinished"
+    return "" if completion.answer.strip() else "blank"
+
+
+def named_score(scores: Mapping[str, float], name: str, of: str) -> float:
+    """A score that must be there.
+
+    Args:
+        scores: Scores by name.
+        name: Which of them.
+        of: File, and whose scores they are, for the message.
+
+    Raises:
+        ValueError: There is none of that name; the message says which there are.
+    """
+    if name not in scores:
+        near = get_close_matches(name, scores, n=1)
+        has = f"has: {', '.join(scores)}" if scores else "has none: its source has no metric"
+        raise ValueError(f"{of} has no score {name!r}; {f'did you mean {near[0]!r}? ' if near else ''}it {has}")
+    return scores[name]
 
 
 def _finished(path: str) -> Path:

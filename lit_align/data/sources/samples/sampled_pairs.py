@@ -7,10 +7,15 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from lit_align.data.mixture import messages_hash
-from lit_align.data.sources.samples.sample_file import SampledCompletion, SampledPrompt, read_samples
+from lit_align.data.sources.samples.sample_file import (
+    SampledCompletion,
+    SampledPrompt,
+    named_score,
+    read_samples,
+    unusable,
+)
 from lit_align.types import PairSource, PreferencePair, SamplePrompt, stop_at
 
 logger = logging.getLogger(__name__)
@@ -49,9 +54,7 @@ class SampledPairs(PairSource):
             completion: One of its completions.
         """
         del prompt
-        if not completion.finished:
-            return "unfinished"
-        return "" if completion.answer.strip() else "blank"
+        return unusable(completion)
 
     def pairs(self, keep: Callable[[str], bool]) -> list[PreferencePair]:
         """Make the pairs of one side of a split, in the file's order; ids and groups are those of the prompts.
@@ -75,8 +78,8 @@ class SampledPairs(PairSource):
             else:
                 found.append(PreferencePair(prompt.messages, *answers, prompt.id, prompt.source, prompt.group))
         logger.info(
-            f"{self.path}: {len(found)} pairs of {len(kept)} prompts; without a pair: {_listed(without)}; samples left "
-            f"out: {_listed(unused)}"
+            f"{self.path}: {len(found)} pairs of {len(kept)} prompts; without a pair: {listed(without)}; samples left "
+            f"out: {listed(unused)}"
         )
         return found
 
@@ -90,14 +93,9 @@ class SampledPairs(PairSource):
         return self._named(completion.scores, name, f"sample {completion.sample} of {prompt.id!r}")
 
     def _named(self, scores: Mapping[str, float], name: str, of: str) -> float:
-        if name not in scores:
-            near = get_close_matches(name, scores, n=1)
-            has = f"has: {', '.join(scores)}" if scores else "has none: its source has no metric"
-            raise ValueError(
-                f"{self.path}: {of} has no score {name!r}; {f'did you mean {near[0]!r}? ' if near else ''}it {has}"
-            )
-        return scores[name]
+        return named_score(scores, name, f"{self.path}: {of}")
 
 
-def _listed(counts: Counter[str]) -> str:
+def listed(counts: Counter[str]) -> str:
+    """Counts in words, for the log."""
     return ", ".join(f"{number} {reason}" for reason, number in sorted(counts.items())) or "none"
