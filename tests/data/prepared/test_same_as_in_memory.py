@@ -179,6 +179,28 @@ def test_texts_and_tokens_are_not_held_in_memory(number: int, monkeypatch: pytes
     assert peak < 500 * number + 500_000
 
 
+def test_an_example_that_an_epoch_repeats_is_tokenised_and_counted_once() -> None:
+    part = Plain("training", made_up, LengthReport("training", Lengths()), 8192, 1.0, "stop", Workshop())
+    first, second = part.read(wide(2))
+    examples = part.examples([first, second, first])
+    assert (examples.order.tolist(), examples.copies.tolist()) == ([0, 1, 0], [0, 0, 1])
+    assert len(examples.sizes) == 2
+    assert part.report.state()["lines"] == ["wide: 2 answers: 2 kept"]
+
+
+def test_an_example_over_the_budget_stops_before_the_next_one_is_tokenised() -> None:
+    done: list[str] = []
+
+    def noted(one: Conversation) -> Tokenised:
+        done.append(one.id)
+        return made_up(one)
+
+    part = Plain("training", noted, LengthReport("training", Lengths()), 399, 1.0, "stop", Workshop())
+    with pytest.raises(ValueError, match=r"row 0: its 400 tokens are over `data.token_budget` = 399"):
+        part.examples(part.read(wide(5)))
+    assert done == ["row 0"]
+
+
 # ------------------------------------------------------------------------------------------------ processes
 
 
