@@ -315,9 +315,9 @@ def kept_bytes(model: Any, x: Tensor, autocast: bool) -> int:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one):
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            model(x)
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one)
+    with hooks, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        model(x)
     return sum(storage.nbytes() for place, storage in kept.items() if place not in weights)
 
 
