@@ -12,7 +12,7 @@ from command import Settings, adapter, complete, contents, life, newest_checkpoi
 
 pytestmark = pytest.mark.slow
 
-KILLS = 20
+KILLS = 8  # it held with twenty, at three times the time
 WINDOWS = 42
 
 
@@ -30,7 +30,7 @@ def _step(path: Path) -> int:
     return int(torch.load(path, weights_only=True)["global_step"])
 
 
-def test_twenty_kills_at_random_moments_leave_the_bytes_of_an_undisturbed_run(tmp_path: Path) -> None:
+def test_kills_at_random_moments_leave_the_bytes_of_an_undisturbed_run(tmp_path: Path) -> None:
     settings, chain = _settings(), tmp_path / "chain"
     with life(tmp_path / "undisturbed", settings) as process:
         started = time.monotonic()

@@ -15,7 +15,7 @@ import torch
 from command import Settings, adapter, complete, life, newest_checkpoint, small, versions
 from in_process import fit, shown_line
 
-KILLS = 5
+KILLS = 3
 WINDOWS = 30
 
 
