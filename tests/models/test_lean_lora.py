@@ -238,7 +238,7 @@ def of_another_format(model: Any) -> None:
         ({}, without_casting),
         ({"stack": 2}, of_another_format),
     ],
-    ids=str,
+    ids=["dora", "bias", "merged", "switched off", "trained base", "without casting", "of another format"],
 )
 def test_what_is_not_known_goes_pefts_own_way(
     options: dict[str, Any], change: Callable[[Any], None] | None, calls: list[int]
