@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from lit_align.data.audit.surface import surface_accuracy
 from lit_align.data.audit.table import Measured
 from lit_align.data.overlap import EvaluationSets
 from lit_align.data.sft import SFTDataModule
-from lit_align.data.trees import GivenTrees
 from lit_align.data.window_module import WindowDataModule
 from lit_align.types import EvalItem, EvalSource, Message, SamplePrompt
 
@@ -65,15 +63,6 @@ def test_a_drawing_takes_so_many_of_each_source_whatever_the_order(conversations
     assert {one.id for one in drawn(every[::-1], 10)} == {one.id for one in some}
     assert [one.id for one in some] != [one.id for one in every[:10]] + [one.id for one in every[40:]]
     assert [one.id for one in drawn(every, 99)] == [one.id for one in every]
-
-
-def test_a_path_that_weighs_nothing_is_no_example_of_its_own(conversations: Make) -> None:
-    data = conversations(chats(3))
-    data.setup("fit")
-    first, *others = data.parts["training"]
-    beside = replace(first.paths[0], weight=0.0, example="beside")
-    data._trained = GivenTrees([replace(first, paths=(*first.paths, beside)), *others])
-    assert [one.id for one in examples(data)] == ["train.jsonl:1#1", "train.jsonl:2#1", "train.jsonl:3#1"]
 
 
 def _with_a_word_changed(text: str) -> str:
