@@ -117,7 +117,8 @@ class Policy(nn.Module):
         if rows is None or not self._slices:
             hidden = self._padded_hidden(forest) if self.attention == "padded" else self._forest_hidden(forest, None)
             return hidden if rows is None else hidden.index_select(0, rows)
-        distinct, place = rows.unique_consecutive(return_inverse=True)  # one row may predict several tokens  # type: ignore[no-untyped-call]
+        # One row may predict several tokens.
+        distinct, place = rows.unique_consecutive(return_inverse=True)  # type: ignore[no-untyped-call]
         return self._forest_hidden(forest, distinct).index_select(0, place)
 
     def _forest_hidden(self, forest: TokenForest, needed_rows: Tensor | None) -> Tensor:
