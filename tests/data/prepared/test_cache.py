@@ -304,7 +304,8 @@ def test_of_two_at_once_one_prepares_and_the_other_waits_and_says_so(
 
 
 SLOW_RUN = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started with Ctrl-C ignored
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 import prepared_data
