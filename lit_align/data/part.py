@@ -90,6 +90,24 @@ class Part(ABC):
         """Keep records in the workshop; their outlines stand for them from here on."""
         return self._workshop.records.read(records)
 
+    def refuse_absent(self, sources: Sequence[object], read: Sequence[Sequence[Outline]]) -> None:
+        """Refuse a source that brings nothing where others bring something; for none at all see :meth:`examples`.
+
+        Args:
+            sources: ``data.sources``.
+            read: What each of them has, on both sides of the split.
+
+        Raises:
+            ValueError: Names the source by its number and class.
+        """
+        for number, (source, own) in enumerate(zip(sources, read, strict=True), 1):
+            if not own and any(read):
+                raise ValueError(
+                    f"{self.report.part}: `data.sources`, number {number} of {len(sources)} "
+                    f"({type(source).__name__}), brings no example: all its rows are filtered out or refused; "
+                    f"look at its options, or leave it out. {'; '.join(self.report.lines())}".rstrip()
+                )
+
     def refuse(self, source: str, error: ValueError) -> None:
         """Stop at a row that its source cannot read, or count it, as ``bad_rows`` says."""
         self._refuse(source, error, read=False)
