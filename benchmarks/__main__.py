@@ -10,6 +10,7 @@ COMMANDS = {
     "false-alarms": "how often the base, sampled twice, seems to differ from itself",
     "forgetting": "skill gained against skill lost: anchor, lower learning rate, replay",
     "instruction-rows": "as many instruction rows as Finance-Instruct has, prepared cold and from the cache",
+    "progressive": "preference training in stages beside the base as reference and beside one joint run, three seeds",
     "smollm2": "the T-Wix recipe on a real model, with and without the anchor: NLL and KL on held-out rows",
     "reddit-pairs": "a Reddit file of the real size made into pairs: time and memory",
     "reward-model": "a reward model trained on preference pairs, scored and calibrated as any other",
@@ -59,6 +60,10 @@ def main(words: list[str]) -> None:
         from benchmarks import instruction_rows
 
         instruction_rows.main(rest)
+    elif name == "progressive":
+        from benchmarks.progressive import command as progressive
+
+        progressive.main(rest)
     elif name == "smollm2":
         from benchmarks import smollm2
 

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lit_align.metrics.statistics import Interval, paired_summary
-
-Floats = NDArray[np.float64]
-
-LEVEL = 0.95
+from benchmarks.resampling import LEVEL, Floats
+from benchmarks.resampling import Resampling as PartsResampling
+from lit_align.metrics.statistics import Interval
 
 
 @dataclass(frozen=True)
@@ -72,13 +69,8 @@ class Comparison:
     reached: float
 
 
-class Resampling:
-    """Draws of question clusters and seeds that all settings share, so that differences between them are paired.
-
-    A resample draws the clusters of the new skill's questions, those of the old skills', and the seeds, each with
-    replacement (Efron & Tibshirani 1993, chapters 8 and 13). So an interval covers the sampling of questions and of
-    training seeds (adapter and order of the data), not other data, models or tasks. With three seeds the share of the
-    seeds is understated: by a factor of about sqrt(2/3) in standard deviation.
+class Resampling(PartsResampling):
+    """Shared draws of the clusters of new and old questions, and of seeds.
 
     Args:
         new_clusters: Cluster of each question of the new skill.
@@ -86,9 +78,6 @@ class Resampling:
         seeds: Number of seeds, > 0.
         resamples: Number of resamples, > 0.
         seed: Seed of the draws.
-
-    Attributes:
-        clusters: Number of clusters, new and old.
     """
 
     def __init__(
@@ -99,16 +88,7 @@ class Resampling:
         resamples: int = 4_000,
         seed: int = 0,
     ) -> None:
-        rng = np.random.default_rng(seed)
-        self._labels = (list(new_clusters), list(old_clusters))
-        self._index = tuple(np.unique(labels, return_inverse=True)[1] for labels in self._labels)
-        sizes = [np.bincount(index).astype(np.float64) for index in self._index]
-        self._weights = []
-        for size in sizes:
-            times = rng.multinomial(len(size), np.full(len(size), 1 / len(size)), size=resamples).astype(np.float64)
-            self._weights.append(times / (times @ size)[:, None])
-        self._seeds = rng.integers(seeds, size=(resamples, seeds))
-        self.clusters = (len(sizes[0]), len(sizes[1]))
+        super().__init__((new_clusters, old_clusters), seeds, resamples, seed)
 
     def point(self, strength: float, before: Answers, after: Answers) -> Point:
         """Gain and loss of a setting.
@@ -121,25 +101,9 @@ class Resampling:
         Raises:
             ValueError: The rows are not one before and one a seed after.
         """
-        seeds = self._seeds.shape[1]
-        if len(before.new) != 1 or len(after.new) != seeds:
-            raise ValueError(f"expected 1 row before and {seeds} after, got {len(before.new)} and {len(after.new)}")
-        gain, seed_gains, gain_draws = self._change(0, before.new, after.new)
-        lost, seed_losses, lost_draws = self._change(1, after.old, before.old)
-        return Point(strength, gain, lost, seed_gains, seed_losses, gain_draws, lost_draws)
-
-    def _change(self, which: int, before: Floats, after: Floats) -> tuple[Interval, Floats, Floats]:
-        by_question = after - before  # (seeds, n)
-        sums = np.stack([np.bincount(self._index[which], weights=row) for row in by_question], axis=1)
-        by_seed = self._weights[which] @ sums  # (resamples, seeds)
-        draws = np.take_along_axis(by_seed, self._seeds, axis=1).mean(axis=1)
-        mean = float(by_question.mean())
-        if float(np.ptp(draws)) <= 1e-12:
-            # All clusters and seeds agree; the bound on what the clusters may have missed is then the honest width.
-            bound = paired_summary(before.mean(axis=0), after.mean(axis=0), self._labels[which])
-            return bound.difference, by_question.mean(axis=1), draws
-        low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return Interval(mean, float(low), float(high)), by_question.mean(axis=1), draws
+        gain = self.change(0, before.new, after.new)
+        lost = self.change(1, after.old, before.old)
+        return Point(strength, gain.interval, lost.interval, gain.by_seed, lost.by_seed, gain.draws, lost.draws)
 
 
 def lost_at(gains: Floats, losses: Floats, gain: float) -> Floats:

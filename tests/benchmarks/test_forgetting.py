@@ -102,7 +102,7 @@ def test_where_all_questions_agree_the_interval_is_not_of_zero_width() -> None:
 
 def test_rows_that_are_not_one_a_seed_are_refused() -> None:
     resampling = Resampling(own_clusters(), own_clusters(), seeds=3)
-    with pytest.raises(ValueError, match="1 row before and 3 after, got 1 and 2"):
+    with pytest.raises(ValueError, match="3 rows, or 1 on one side, got 1 and 2"):
         resampling.point(0, Answers(rows(0), rows(1)), Answers(rows(1, 1), rows(1, 1)))
 
 

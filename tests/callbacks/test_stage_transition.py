@@ -134,6 +134,10 @@ def test_a_gate_that_fails_goes_back_to_the_start_of_its_stage(capsys: pytest.Ca
     assert [one["outcome"] for one in records] == ["passed", "back", "back"]
     assert [one["policy"] for one in records] == [["adapter-one"]] * 3
     assert records[2]["below"] == [], "it went on with the adapter of stage one"
+    [found] = records[1]["gates"]
+    assert (found["min_difference"], found["on_failure"], found["passed"]) == (1.0, "back", False)
+    assert found["low"] <= found["difference"] < 1
+    assert f"{found['difference']:+.3g} [{found['low']:.3g}, {found['high']:.3g}] against previous" in told
     assert weights(RUN / "adapter") == weights(RUN / "adapter-one") != weights(RUN / "adapter-three")
     # Resumed inside of the stage after.
     checkpoint = RUN / "checkpoints" / "step-000007.ckpt"

@@ -29,7 +29,9 @@ def _drawn(base: str, rank: int, patch: pytest.MonkeyPatch) -> list[tuple[dict[s
             module.stages.begin(module)
         module.on_train_batch_start([], 0)
         adapter = {name: value.detach().clone() for name, value in module.policy.adapter_parameters().items()}
-        drop_out = next(part for part in module.policy.modules() if isinstance(part, torch.nn.Dropout) and part.p == 0.5)
+        drop_out = next(
+            part for part in module.policy.modules() if isinstance(part, torch.nn.Dropout) and part.p == 0.5
+        )
         drop_out.train()
         drawn.append((adapter, torch.stack([drop_out(torch.ones(64)) for _ in range(2)])))
     return drawn

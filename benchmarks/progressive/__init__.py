@@ -1,0 +1,1 @@
+"""Progressive preference training beside its alternatives."""
