@@ -136,10 +136,8 @@ def matrix(policies: Mapping[str, Scores], measures: Mapping[str, Mapping[str, B
     """
     names, scores = list(policies), list(policies.values())
     lines = tuple(_lines(names, scores, measures))
-    transfers = []
-    for line in lines:
-        if line.main and line.domain in names[1:-1]:
-            transfers.append(_transfer(line, scores[0], policies[line.domain], scores[-1]))
+    learned = [line for line in lines if line.main and line.domain in names[1:-1]]
+    transfers = [_transfer(line, scores[0], policies[line.domain], scores[-1]) for line in learned]
     return Matrix(tuple(names), lines, tuple(transfers), _mean([one.backward for one in transfers]))
 
 
