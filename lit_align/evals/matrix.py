@@ -136,11 +136,8 @@ def matrix(policies: Mapping[str, Scores], measures: Mapping[str, Mapping[str, B
     """
     names, scores = list(policies), list(policies.values())
     lines = tuple(_lines(names, scores, measures))
-    transfers = []
-    for line in lines:
-        if line.main and line.domain in names[1:-1]:
-            own = names.index(line.domain)
-            transfers.append(_transfer(line, *(_items(scores[at], line)[0] for at in (0, own, -1)), scores[0]))
+    learned = [line for line in lines if line.main and line.domain in names[1:-1]]
+    transfers = [_transfer(line, scores[0], policies[line.domain], scores[-1]) for line in learned]
     return Matrix(tuple(names), lines, tuple(transfers), _mean([one.backward for one in transfers]))
 
 
@@ -174,11 +171,10 @@ def _items(scores: Scores, line: Line) -> tuple[list[float], list[str]]:
     return [values[at] for at in chosen], [one.clusters[at] for at in chosen]
 
 
-def _transfer(line: Line, base: list[float], own: list[float], last: list[float], scores: Scores) -> Transfer:
-    clusters = _items(scores, line)[1]
-
-    def difference(before: list[float], after: list[float], level: float) -> Interval:
-        return paired_summary(before, after, clusters, bounds=line.bounds, level=level).difference
+def _transfer(line: Line, base: Scores, own: Scores, last: Scores) -> Transfer:
+    def difference(before: Scores, after: Scores, level: float) -> Interval:
+        (first, clusters), (second, _) = _items(before, line), _items(after, line)
+        return paired_summary(first, second, clusters, bounds=line.bounds, level=level).difference
 
     change, gain = difference(own, last, _BOX), difference(base, own, _BOX)
     retention = None
