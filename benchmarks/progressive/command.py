@@ -93,7 +93,7 @@ def report(runs: Sequence[Run], command: str) -> str:
         "reference: the base; one cosine over all windows, where each stage has its own."
     )
     used = versions(["torch", "transformers", "peft", "lightning"])
-    facts = [*machine().values(), *(f"{name} {one}" for name, one in used.items())]
+    facts = [f"{name} {one}" for name, one in {**machine(), **used}.items()]
     parts = [
         "# Progressive preference training beside its alternatives", f"`{command}`", setup,
         "Accuracy at the end, mean over seeds (by seed):", ends_table(comparison, arms), verdict(comparison, arms),
