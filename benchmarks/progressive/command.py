@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> None:
     print(
         f"{len(runs)} runs; {len(runs) - len(missing)} of them are in {options.folder} and are not repeated", flush=True
     )
-    for run in tqdm(missing, desc="runs", unit="run"):
+    for run in tqdm(missing, desc="runs", unit="run", delay=2):
         run.fit()
     text = report(runs, shlex.join(["python", "-m", "benchmarks", "progressive", *arguments]))
     options.out.mkdir(parents=True, exist_ok=True)
