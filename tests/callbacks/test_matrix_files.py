@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lit_align.callbacks import matrix_files
+from lit_align.callbacks import matrix_files, stages
 from lit_align.callbacks.matrix_files import write_matrix
 from lit_align.callbacks.stage_record import StageRecord
 from lit_align.callbacks.stages import StageTransition
@@ -50,7 +50,11 @@ def test_a_picture_that_cannot_be_written_does_not_end_training(
     assert images == ["stages/matrix"]
 
 
-def test_a_run_that_is_resumed_without_its_benchmarks_has_no_matrix(tmp_path: Path) -> None:
+@pytest.mark.parametrize("measures", [{}, {"added": {"right": (0.0, 1.0)}}])
+def test_a_run_that_is_resumed_without_its_benchmarks_has_no_matrix(
+    measures: dict[str, dict[str, tuple[float, float]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "measures_of", lambda _: measures)
     transition = StageTransition([Stage("a", reference="base")])
     transition.scores = list(SCORES)
     transition.records = [StageRecord("a", 0, 2, "adapter-a", [], [], [], "passed", [])]

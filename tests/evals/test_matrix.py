@@ -101,14 +101,21 @@ def test_parts_of_a_benchmark_have_lines_of_their_own_and_a_part_may_be_the_doma
     assert (transfer.stage, transfer.backward.mean) == ("general", -0.5)
 
 
-def test_a_drift_on_the_domain_of_a_stage_is_no_transfer_and_a_stage_has_one_line() -> None:
+def test_a_drift_on_the_domain_of_a_stage_is_no_transfer() -> None:
     parts = ["finance"] * 30 + ["general"] * 30
-    drift, tables = ({name: ItemScores(IDS, CLUSTERS, parts, {name: right(3)})} for name in ("nll", "f1"))
-    policies = {name: {**one, "drift": drift["nll"], "tables": tables["f1"]} for name, one in POLICIES.items()}
-    measures = {**MEASURES, "drift": {"nll": (0.0, math.inf)}, "tables": {"f1": (0.0, 1.0)}}
-    both = matrix(policies, measures)
-    assert both.transfers == matrix(POLICIES, MEASURES).transfers
-    assert both.backward == matrix(POLICIES, MEASURES).backward
+    drift = {"drift": ItemScores(IDS, CLUSTERS, parts, {"nll": right(3), "kl": right(2)})}
+    policies = {name: {"general": one["general"], **drift} for name, one in POLICIES.items()}
+    found = matrix(policies, {"general": MEASURES["general"], "drift": {"nll": (0.0, math.inf), "kl": (0.0, math.inf)}})
+    assert [(one.stage, one.measure) for one in found.transfers] == [("general", "right")]
+
+
+def test_a_stage_has_one_transfer_that_of_the_benchmark_of_its_name_before_a_part_of_another_one() -> None:
+    parts = ["finance"] * 30 + ["general"] * 30
+    policies = {
+        name: {"tables": ItemScores(IDS, CLUSTERS, parts, {"f1": right(3)}), **one} for name, one in POLICIES.items()
+    }
+    found = matrix(policies, {"tables": {"f1": (0.0, 1.0)}, **MEASURES})
+    assert found.transfers == matrix(POLICIES, MEASURES).transfers
 
 
 def test_shares_and_ratings_have_no_mean_transfer() -> None:
