@@ -11,6 +11,8 @@ COMMANDS = {
     "forgetting": "skill gained against skill lost: anchor, lower learning rate, replay",
     "instruction-rows": "as many instruction rows as Finance-Instruct has, prepared cold and from the cache",
     "smollm2": "the T-Wix recipe on a real model, with and without the anchor: NLL and KL on held-out rows",
+    "optimisations": "one step of ours beside itself without each optimisation: time, memory",
+    "readme": "the speed tables of README in one run; whether two runs agree",
     "reddit-pairs": "a Reddit file of the real size made into pairs: time and memory",
     "reward-model": "a reward model trained on preference pairs, scored and calibrated as any other",
     "sample": "completions a second beside transformers' own generate, one at a time",
@@ -63,6 +65,14 @@ def main(words: list[str]) -> None:
         from benchmarks import smollm2
 
         smollm2.main(rest)
+    elif name == "optimisations":
+        from benchmarks import optimisations
+
+        optimisations.main(rest)
+    elif name == "readme":
+        from benchmarks import readme
+
+        readme.main(rest)
     elif name == "reddit-pairs":
         from benchmarks import reddit_pairs
 

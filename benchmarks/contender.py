@@ -82,7 +82,7 @@ class Outcome:
     """
 
     loss: float
-    gradients: NDArray[np.float32]
+    gradients: NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
