@@ -12,6 +12,7 @@ COMMANDS = {
     "instruction-rows": "as many instruction rows as Finance-Instruct has, prepared cold and from the cache",
     "smollm2": "the T-Wix recipe on a real model, with and without the anchor: NLL and KL on held-out rows",
     "optimisations": "one step of ours beside itself without each optimisation: time, memory",
+    "profile": "where the time of a window goes: its parts, their FLOPs, the rate of the machine",
     "readme": "the speed tables of README in one run; whether two runs agree",
     "reddit-pairs": "a Reddit file of the real size made into pairs: time and memory",
     "reward-model": "a reward model trained on preference pairs, scored and calibrated as any other",
@@ -69,6 +70,10 @@ def main(words: list[str]) -> None:
         from benchmarks import optimisations
 
         optimisations.main(rest)
+    elif name == "profile":
+        from benchmarks.profile import command as profile
+
+        profile.main(rest)
     elif name == "readme":
         from benchmarks import readme
 
