@@ -10,6 +10,7 @@ COMMANDS = {
     "false-alarms": "how often the base, sampled twice, seems to differ from itself",
     "forgetting": "skill gained against skill lost: anchor, lower learning rate, replay",
     "instruction-rows": "as many instruction rows as Finance-Instruct has, prepared cold and from the cache",
+    "loop": "what `lit-align fit` costs beyond forward and backward",
     "smollm2": "the T-Wix recipe on a real model, with and without the anchor: NLL and KL on held-out rows",
     "optimisations": "one step of ours beside itself without each optimisation: time, memory",
     "profile": "where the time of a window goes: its parts, their FLOPs, the rate of the machine",
@@ -62,6 +63,10 @@ def main(words: list[str]) -> None:
         from benchmarks import instruction_rows
 
         instruction_rows.main(rest)
+    elif name == "loop":
+        from benchmarks import loop
+
+        loop.main(rest)
     elif name == "smollm2":
         from benchmarks import smollm2
 

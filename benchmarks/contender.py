@@ -24,11 +24,12 @@ class ModelShape:
 
     Attributes:
         vocabulary: Number of tokens.
-        hidden: Hidden size; the intermediate size is three times it.
+        hidden: Hidden size.
         layers: Number of layers.
         heads: Query heads.
         key_value_heads: Key and value heads.
         head_dim: Size of a head.
+        intermediate: Intermediate size; None is three times the hidden size, as in Qwen3-0.6B and 1.7B.
     """
 
     vocabulary: int
@@ -37,6 +38,7 @@ class ModelShape:
     heads: int = 4
     key_value_heads: int = 2
     head_dim: int = 128
+    intermediate: int | None = None
 
     def save(self, folder: Path) -> str:
         """Write the model in transformers' format, embedding and head tied, fp32; return the folder."""
@@ -46,7 +48,7 @@ class ModelShape:
         config = Qwen3Config(
             vocab_size=self.vocabulary,
             hidden_size=self.hidden,
-            intermediate_size=3 * self.hidden,
+            intermediate_size=self.intermediate or 3 * self.hidden,
             num_hidden_layers=self.layers,
             num_attention_heads=self.heads,
             num_key_value_heads=self.key_value_heads,
