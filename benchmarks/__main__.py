@@ -13,6 +13,7 @@ COMMANDS = {
     "loop": "what `lit-align fit` costs beyond forward and backward",
     "smollm2": "the T-Wix recipe on a real model, with and without the anchor: NLL and KL on held-out rows",
     "optimisations": "one step of ours beside itself without each optimisation: time, memory",
+    "packing": "how full forests are on real lengths; FLOPs of all of TAT-QA",
     "profile": "where the time of a window goes: its parts, their FLOPs, the rate of the machine",
     "readme": "the speed tables of README in one run; whether two runs agree",
     "reddit-pairs": "a Reddit file of the real size made into pairs: time and memory",
@@ -75,6 +76,10 @@ def main(words: list[str]) -> None:
         from benchmarks import optimisations
 
         optimisations.main(rest)
+    elif name == "packing":
+        from benchmarks import packing
+
+        packing.main(rest)
     elif name == "profile":
         from benchmarks.profile import command as profile
 
