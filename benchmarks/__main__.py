@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 COMMANDS = {
+    "dims": "the steps of dpo and sft-kl at the dimensions of real models, in fp32, bf16 or NF4, on a CPU or CUDA",
     "dpo": "one DPO step beside TRL's DPOTrainer: time, memory, gradients",
     "evaluation": "batched answers beside one by one, TAT-QA with its tables computed once beside each prompt alone",
     "false-alarms": "how often the base, sampled twice, seems to differ from itself",
@@ -44,7 +45,11 @@ def main(words: list[str]) -> None:
         raise SystemExit(0 if words else 2)
     name, *rest = words
     # Imported here: torch takes seconds, and a list of commands none.
-    if name == "dpo":
+    if name == "dims":
+        from benchmarks import at_dims
+
+        at_dims.main(rest)
+    elif name == "dpo":
         from benchmarks.dpo import command as dpo
 
         dpo.main(rest)

@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from benchmarks.setting import Setting
+
 PAD, END, UNKNOWN = 0, 1, 2
 """Ids of the special tokens of the models made here."""
 
@@ -70,6 +72,10 @@ class Workload(Protocol):
     def model(self) -> ModelShape:
         """The base."""
 
+    @property
+    def setting(self) -> Setting:
+        """Number format and device."""
+
 
 Work = TypeVar("Work", bound=Workload)
 
@@ -116,7 +122,8 @@ class PreparedStep:
         """Run and keep loss and gradients."""
         loss = float(self.fresh())
         grads = [self.adapter[name].grad for name in sorted(self.adapter)]
-        return Outcome(loss, torch.cat([grad.flatten() for grad in grads if grad is not None]).numpy().copy())
+        whole = torch.cat([grad.flatten() for grad in grads if grad is not None]).cpu()
+        return Outcome(loss, (whole.float() if whole.dtype == torch.bfloat16 else whole).numpy().copy())
 
 
 class Contender(ABC, Generic[Work]):

@@ -152,14 +152,14 @@ def fit(case: str, shape: ModelShape, windows: int, tokens: int) -> LoopCost:
 
 
 def _rows(case: str, count: int, tokens: int) -> list[dict[str, Any]]:
-    """Made texts; every word is about a token or two of the bundled tokenizer."""
+    """Made texts; every word is about four tokens of the bundled tokenizer."""
     draw = random.Random(0)
     syllables = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
 
     def text(words: int) -> str:
         return " ".join("".join(draw.choices(syllables, k=2)) for _ in range(words))
 
-    words = tokens // 3
+    words = tokens // 4
     if case == CASES[0]:
         return [{"prompt": text(words // 4), "completion": text(words - words // 4)} for _ in range(count)]
     rows = []

@@ -104,7 +104,8 @@ class Case(Generic[Work]):
         def turn(prepared: Sequence[PreparedStep]) -> Callable[[], object]:
             return lambda: prepared[current].fresh()
 
-        seconds = interleave({name: turn(prepared) for name, prepared in steps.items()}, self.rounds, begun)
+        clock = self.workloads[0].setting.seconds
+        seconds = interleave({name: turn(prepared) for name, prepared in steps.items()}, self.rounds, begun, clock)
         ours = seconds[self.ours.name]
         return [
             Comparison(
@@ -180,7 +181,12 @@ def _peak_of_step(contender: Contender[Work], workload: Work, base: str) -> tupl
     torch.set_num_threads(1)
     step = contender.prepare(workload, base)
     step.read_weights()
-    return peak_above_resident(step.outcome)
+    if workload.setting.device == "cpu":
+        return peak_above_resident(step.outcome)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    outcome = step.outcome()
+    return outcome, (torch.cuda.max_memory_allocated() - before) / 1e6
 
 
 def _tell(what: str) -> None:

@@ -126,7 +126,7 @@ def exactness_cases(cases: Sequence[Case[PairWorkload]]) -> list[ExactnessCase[P
 
 
 def _workload(shape: ModelShape, pairs: MadePairs) -> PairWorkload:
-    return PairWorkload(shape, pairs, batch=pairs.count)
+    return PairWorkload(shape, pairs, batch=pairs.tables * pairs.count)
 
 
 def main(arguments: list[str]) -> None:

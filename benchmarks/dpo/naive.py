@@ -25,7 +25,7 @@ class Naive(Contender[PairWorkload]):
 
     def prepare(self, workload: PairWorkload, base: str) -> PreparedStep:
         """See :class:`~benchmarks.contender.Contender`."""
-        model, adapter = peft_model(base, workload.rank)
+        model, adapter = peft_model(base, workload.rank, workload.setting)
         pairs = workload.rows.pairs()
         batches = [_padded(pairs[at : at + workload.batch]) for at in range(0, len(pairs), workload.batch)]
 

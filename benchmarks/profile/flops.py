@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from benchmarks.setting import Setting
 
 Shape = Sequence[int]
 
@@ -59,19 +60,21 @@ def _attention_backward(
     return flops // 2 if is_causal else flops
 
 
-def matrix_product_rate(dtype: torch.dtype, size: int = 2048, repeats: int = 5) -> float:
-    """FLOPs a CPU second of the product of two square matrices, the median of some; threads are those of the process.
+def matrix_product_rate(dtype: torch.dtype, size: int = 2048, repeats: int = 5, device: str = "cpu") -> float:
+    """FLOPs a second (on a CPU, of its time) of a product of two square matrices, the median of some.
 
     Args:
         dtype: Number format of both.
         size: Rows and columns.
         repeats: Counted products, after one that is not.
+        device: Where they lie.
     """
     generator = torch.Generator().manual_seed(0)
-    left, right = (torch.randn(size, size, generator=generator).to(dtype) for _ in range(2))
+    left, right = (torch.randn(size, size, generator=generator).to(device, dtype) for _ in range(2))
+    clock = Setting(device=device).seconds
     seconds = []
     for _ in range(repeats + 1):
-        start = time.process_time()
+        start = clock()
         torch.mm(left, right)
-        seconds.append(time.process_time() - start)
+        seconds.append(clock() - start)
     return 2 * size**3 / statistics.median(seconds[1:])
