@@ -10,6 +10,7 @@ COMMANDS = {
     "evaluation": "batched answers beside one by one, TAT-QA with its tables computed once beside each prompt alone",
     "false-alarms": "how often the base, sampled twice, seems to differ from itself",
     "forgetting": "skill gained against skill lost: anchor, lower learning rate, replay",
+    "growth": "how time and memory of a step grow: questions, answers, context, vocabulary, window",
     "instruction-rows": "as many instruction rows as Finance-Instruct has, prepared cold and from the cache",
     "loop": "what `lit-align fit` costs beyond forward and backward",
     "smollm2": "the T-Wix recipe on a real model, with and without the anchor: NLL and KL on held-out rows",
@@ -65,6 +66,10 @@ def main(words: list[str]) -> None:
         from benchmarks.forgetting import command as forgetting
 
         forgetting.main(rest)
+    elif name == "growth":
+        from benchmarks.growth import command as growth
+
+        growth.main(rest)
     elif name == "instruction-rows":
         from benchmarks import instruction_rows
 
