@@ -70,12 +70,14 @@ def rates(cases: Sequence[Case[Any]]) -> tuple[float, list[int]]:
     torch.set_num_threads(1)
     setting: Setting = cases[0].workloads[0].setting
     size = 2048 if setting.device == "cpu" else 4096
-    rate = matrix_product_rate(getattr(torch, setting.weights.dtype), size, device=setting.device)
+    rate = matrix_product_rate(setting.number_format, size, device=setting.device)
     counted = []
     for case in cases:
         with tempfile.TemporaryDirectory() as folder:
             (workload,) = case.workloads
-            step = case.ours.prepare(workload, workload.model.save(Path(folder)))
+            # Products inside of what is compiled are not seen.
+            workload = replace(workload, setting=replace(setting, attention="tree_sdpa"))
+            step = case.ours.prepare(workload, workload.model.save(Path(folder), setting.number_format))
         with flop_counter() as counter:
             step.fresh()
         counted.append(counter.get_total_flops())

@@ -42,9 +42,9 @@ class ModelShape:
     head_dim: int = 128
     intermediate: int | None = None
 
-    def save(self, folder: Path) -> str:
-        """Write the model in transformers' format, embedding and head tied, fp32; return the folder."""
-        from transformers import Qwen3Config, Qwen3ForCausalLM
+    def save(self, folder: Path, dtype: torch.dtype = torch.float32) -> str:
+        """Write the model in transformers' format, embedding and head tied; return the folder."""
+        from transformers import AutoModelForCausalLM, Qwen3Config
 
         torch.manual_seed(0)
         config = Qwen3Config(
@@ -61,7 +61,8 @@ class ModelShape:
             bos_token_id=END,
             eos_token_id=END,
         )
-        Qwen3ForCausalLM(config).save_pretrained(folder)
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
+        model.save_pretrained(folder)
         return str(folder)
 
 

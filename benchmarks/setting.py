@@ -38,9 +38,15 @@ class Setting:
         return Weights(dtype=self.dtype)
 
     @property
+    def number_format(self) -> torch.dtype:
+        """Of the base's weights before they are quantised."""
+        dtype: torch.dtype = getattr(torch, self.weights.dtype)
+        return dtype
+
+    @property
     def loading(self) -> dict[str, Any]:
         """The same for transformers' ``from_pretrained``."""
-        options: dict[str, Any] = {"dtype": getattr(torch, self.weights.dtype)}
+        options: dict[str, Any] = {"dtype": self.number_format}
         if self.dtype == "nf4":
             from transformers import BitsAndBytesConfig
 

@@ -82,7 +82,7 @@ class Case(Generic[Work]):
         torch.set_num_threads(1)
         steps: dict[str, list[PreparedStep]] = {}
         with tempfile.TemporaryDirectory() as folder:
-            base = self.workloads[0].model.save(Path(folder))
+            base = self.workloads[0].model.save(Path(folder), self.workloads[0].setting.number_format)
             for one in (self.ours, *self.peers):
                 _tell(f"{self.name}: preparing {one.name}")
                 steps[one.name] = [one.prepare(workload, base) for workload in self.workloads]
@@ -135,7 +135,7 @@ class Case(Generic[Work]):
         results: dict[str, tuple[Outcome, float]] = {}
         (workload,) = self.workloads
         with tempfile.TemporaryDirectory() as folder:
-            base = workload.model.save(Path(folder))
+            base = workload.model.save(Path(folder), workload.setting.number_format)
             for contender in (self.ours, *self.peers):
                 _tell(f"{self.name}: peak memory of {contender.name}")
                 try:
