@@ -32,7 +32,8 @@ class Naive(Contender[PairWorkload]):
         def logps(ids: Tensor, mask: Tensor, scored: Tensor) -> Tensor:
             logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
             of_targets = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
-            return (of_targets * scored[:, 1:]).sum(-1)
+            sums: Tensor = (of_targets * scored[:, 1:]).sum(-1)
+            return sums
 
         def run() -> Tensor:
             total = torch.zeros((), dtype=torch.float64)

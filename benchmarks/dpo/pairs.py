@@ -63,16 +63,16 @@ class MadePairs(PairRows):
         def between(bounds: tuple[int, int]) -> int:
             return int(generator.integers(bounds[0], bounds[1] + 1))
 
-        pairs = []
-        for number in range(self.tables * self.count):
-            if number % self.count == 0:
-                context = text(self.context)
-            prompt = np.concatenate([context, text(between(self.question))])
-            chosen, rejected = (
-                _path(prompt, np.append(text(between(self.answer) - 1), END), f"{number} {side}")
-                for side in ("chosen", "rejected")
-            )
-            pairs.append((chosen, rejected))
+        pairs: list[Pair] = []
+        for _ in range(self.tables):
+            context = text(self.context)
+            for _ in range(self.count):
+                prompt = np.concatenate([context, text(between(self.question))])
+                chosen, rejected = (
+                    _path(prompt, np.append(text(between(self.answer) - 1), END), f"{len(pairs)} {side}")
+                    for side in ("chosen", "rejected")
+                )
+                pairs.append((chosen, rejected))
         return pairs
 
     def window(self) -> Window:

@@ -1,8 +1,8 @@
 """How a DPO step of ours grows: with questions on a table, length of answers and context, vocabulary, window.
 
 Pairs are made of random tokens, models random Qwen3s. Time: process CPU time, one thread, the points of a variable in
-turns, the median of some rounds. Memory: a process of its own for each point, the highest resident set above that
-before the step. Expected is time in proportion to the FLOPs of the products (masked attention as dense) and memory in
+turns, the median of some rounds. Memory: the highest resident set above that before the step, in a process of its own
+for each variable. Expected is time in proportion to the FLOPs of the products (masked attention as dense) and memory in
 proportion to the tokens of the forests, both through the largest point: after sharing, nothing else should count, and
 the vocabulary should cost no memory.
 """
@@ -77,12 +77,18 @@ def _fresh(step: PreparedStep) -> Callable[[], object]:
     return lambda: step.fresh()
 
 
-def megabytes(number: int, value: int, hidden: int, layers: int) -> float:
-    """Peak memory of a step; to be run in a process of its own."""
+def megabytes(number: int, values: Sequence[int], hidden: int, layers: int) -> list[float]:
+    """Peak memory of a step at each value; to be run in a process of its own, which gives memory back."""
     silence_libraries()
     torch.set_num_threads(1)
-    step = _step(_workload(number, value, hidden, layers))
-    return peak_above_resident(step.fresh)[1]
+    peaks = []
+    for value in (values[0], *values):  # what a first step makes for good counts for no point
+        print(f"{SWEEPS[number].name}: peak memory at {value:,}", file=sys.stderr, flush=True)
+        step = _step(_workload(number, value, hidden, layers))
+        for parameter in step.adapter.values():
+            parameter.grad = torch.zeros_like(parameter)
+        peaks.append(peak_above_resident(step.run)[1])
+    return peaks[1:]
 
 
 def measured(sweep: Sweep, values: Sequence[int], hidden: int, layers: int, rounds: int) -> list[Point]:
@@ -90,10 +96,9 @@ def measured(sweep: Sweep, values: Sequence[int], hidden: int, layers: int, roun
     number = SWEEPS.index(sweep)
     time_process, memory_process = ONE_THREAD | KEEP_MEMORY | NO_BARS, ONE_THREAD | RETURN_MEMORY | NO_BARS
     times = in_own_process(time_process, seconds_and_flops, number, values, hidden, layers, rounds)
+    peaks = in_own_process(memory_process, megabytes, number, values, hidden, layers)
     points = []
-    for value, (seconds, flops) in zip(values, times, strict=True):
-        print(f"{sweep.name}: peak memory at {value:,}", file=sys.stderr, flush=True)
-        peak = in_own_process(memory_process, megabytes, number, value, hidden, layers)
+    for value, (seconds, flops), peak in zip(values, times, peaks, strict=True):
         rows = sweep.rows(value)
         forests = rows.window().forests
         scored = sum(len(forest.pair_rows) for forest in forests)

@@ -151,7 +151,7 @@ def peft_model(base: str, rank: int, setting: Setting) -> tuple[Any, dict[str, n
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
 
-    plain = AutoModelForCausalLM.from_pretrained(base, attn_implementation="sdpa", **setting.loading)
+    plain: Any = AutoModelForCausalLM.from_pretrained(base, attn_implementation="sdpa", **setting.loading)
     model = get_peft_model(plain.to(setting.device), lora_config(rank)).train()
     return model, filled_adapter(model)
 
