@@ -43,18 +43,24 @@ class Setting:
         dtype: torch.dtype = getattr(torch, self.weights.dtype)
         return dtype
 
-    @property
-    def loading(self) -> dict[str, Any]:
-        """The same for transformers' ``from_pretrained``."""
-        options: dict[str, Any] = {"dtype": self.number_format}
-        if self.dtype == "nf4":
-            from transformers import BitsAndBytesConfig
+    def load(self, base: str, attention: str | None = None) -> Any:
+        """A peer's model of a folder, as transformers loads it.
 
-            options["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-                bnb_4bit_compute_dtype=torch.bfloat16,
-            )  # fmt: skip
-        return options
+        Args:
+            base: The folder.
+            attention: transformers' name of it; None is its choice.
+        """
+        from transformers import AutoModelForCausalLM
+
+        options: dict[str, Any] = {"dtype": self.number_format, "attn_implementation": attention}
+        if self.dtype == "nf4":
+            options["quantization_config"] = _nf4()
+        model: Any = AutoModelForCausalLM.from_pretrained(base, **options)
+        for part in model.modules():
+            # As in lit_align/models/loading.py: else bitsandbytes' gradients on a CPU are wrong after a pass without.
+            if hasattr(part, "support_avx512bf16_for_cpu"):
+                part.support_avx512bf16_for_cpu = False
+        return model
 
     def autocast(self) -> AbstractContextManager[Any]:
         """As Lightning and transformers' trainers run a step in this number format."""
@@ -66,3 +72,14 @@ class Setting:
             return time.process_time()
         torch.cuda.synchronize()
         return time.perf_counter()
+
+
+def _nf4() -> Any:
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )

@@ -56,13 +56,12 @@ class TRLTrainer(Contender[PairWorkload]):
     def prepare(self, workload: PairWorkload, base: str) -> PreparedStep:
         """See :class:`~benchmarks.contender.Contender`."""
         from datasets import Dataset
-        from transformers import AutoModelForCausalLM
 
         trl: Any = import_module("trl")
         pairs = workload.rows.pairs()
         with tempfile.TemporaryDirectory() as folder, positions_with_a_label_alone():
             trainer: Any = trl.DPOTrainer(
-                model=AutoModelForCausalLM.from_pretrained(base, **workload.setting.loading),
+                model=workload.setting.load(base),
                 args=trl.DPOConfig(output_dir=folder, **self.settings(workload)),
                 train_dataset=Dataset.from_list([_texts(pair) for pair in pairs]),
                 processing_class=word_tokenizer(workload.model.vocabulary),

@@ -149,9 +149,8 @@ class Naive(Contender[Workload]):
 def peft_model(base: str, rank: int, setting: Setting) -> tuple[Any, dict[str, nn.Parameter]]:
     """The base with transformers' own attention under PEFT, in training mode, with the adapter of all contenders."""
     from peft import get_peft_model
-    from transformers import AutoModelForCausalLM
 
-    plain: Any = AutoModelForCausalLM.from_pretrained(base, attn_implementation="sdpa", **setting.loading)
+    plain: Any = setting.load(base, attention="sdpa")
     model = get_peft_model(plain.to(setting.device), lora_config(rank)).train()
     return model, filled_adapter(model)
 

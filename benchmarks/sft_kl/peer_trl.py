@@ -100,7 +100,6 @@ class TRLTrainer(Contender[Workload]):
         if workload.anchor.coef:
             raise ValueError(f"SFTTrainer has no KL term, the workload has coefficient {workload.anchor.coef}; use 0")
         from datasets import Dataset
-        from transformers import AutoModelForCausalLM
 
         trl = import_module("trl")
         ids, mask, labels = workload.rows.padded(workload.model.vocabulary)
@@ -110,7 +109,7 @@ class TRLTrainer(Contender[Workload]):
         ]
         with tempfile.TemporaryDirectory() as folder:
             trainer: Any = trl.SFTTrainer(
-                model=AutoModelForCausalLM.from_pretrained(base, **workload.setting.loading),
+                model=workload.setting.load(base),
                 args=trl.SFTConfig(
                     output_dir=folder,
                     per_device_train_batch_size=len(rows),
