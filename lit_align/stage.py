@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, get_args
 
 from lit_align.losses.preference.contract import PreferenceLoss
 from lit_align.models.loading import LoRA
@@ -106,6 +106,8 @@ class Stage:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"stage {self.name!r}: a name has letters, digits, `_` and `-` alone")
+        if self.name in get_args(Earlier):
+            raise ValueError(f"stage {self.name!r}: that is what an earlier policy is called; choose another name")
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise ValueError(f"stage {self.name!r}: `lr` must be > 0, got {self.lr}")
 

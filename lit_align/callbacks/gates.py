@@ -6,53 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lit_align.evals.benchmark import Bounds, ItemResult
+from lit_align.evals.benchmark import Bounds
+from lit_align.evals.item_scores import Scores
 from lit_align.metrics.statistics import Interval, paired_summary
 from lit_align.stage import Gate, OnFailure
-
-
-@dataclass(frozen=True)
-class ItemScores:
-    """What a benchmark measured of one policy, without its texts: small enough for a checkpoint.
-
-    Attributes:
-        ids: Of the items.
-        clusters: Of the items; those of one cluster are one unit of intervals.
-        scores: A number for each item, by measure.
-    """
-
-    ids: list[str]
-    clusters: list[str]
-    scores: dict[str, list[float]]
-
-    @classmethod
-    def of(cls, items: Sequence[ItemResult]) -> ItemScores:
-        """The scores of some results of one benchmark."""
-        measures = items[0].scores
-        return cls(
-            [item.id for item in items],
-            [item.cluster for item in items],
-            {measure: [item.scores[measure] for item in items] for measure in measures},
-        )
-
-
-Scores = dict[str, ItemScores]
-"""By name of the benchmark."""
-
-
-def scores_of(results: Mapping[str, Sequence[ItemResult]]) -> Scores:
-    """The scores of results by benchmark."""
-    return {name: ItemScores.of(items) for name, items in results.items()}
-
-
-def plain_scores(scores: Scores) -> dict[str, Any]:
-    """Scores in plain types that ``weights_only=True`` loads; :func:`read_scores` reads them."""
-    return {name: asdict(one) for name, one in scores.items()}
-
-
-def read_scores(plain: Mapping[str, Any]) -> Scores:
-    """Scores as :func:`plain_scores` made them."""
-    return {name: ItemScores(**one) for name, one in plain.items()}
 
 
 @dataclass(frozen=True)
@@ -124,7 +81,9 @@ def judged(gate: Gate, earlier: Scores, now: Scores, measures: Mapping[str, Mapp
     Example:
         >>> gate = Gate("sums/right", against="base", on_failure="stop", min_difference=0.0)
         >>> ids = [str(i) for i in range(40)]
-        >>> before, after = ({"sums": ItemScores(ids, ids, {"right": [x] * 20 + [0.0] * 20})} for x in (0.0, 1.0))
+        >>> from lit_align.evals.item_scores import ItemScores
+        >>> sums = ["sums"] * 40
+        >>> before, after = ({"sums": ItemScores(ids, ids, sums, {"right": [x] * 20 + [0.0] * 20})} for x in (0.0, 1.0))
         >>> print(judged(gate, before, after, {"sums": {"right": (0.0, 1.0)}}))
         sums/right +0.5 [0.32, 0.657] against base, at least 0 asked for: passed
     """

@@ -12,19 +12,14 @@ import lightning.pytorch as pl
 import torch
 from typing_extensions import override
 
-from lit_align.callbacks.gates import (
-    Scores,
-    Verdict,
-    judged,
-    outcome_of,
-    plain_scores,
-    read_scores,
-    scores_of,
-)
+from lit_align.callbacks.gates import Verdict, judged, outcome_of
+from lit_align.callbacks.matrix_files import write_matrix
 from lit_align.callbacks.measurement import measure, policy_of, record, run_folder
 from lit_align.callbacks.stage_misfits import evaluations_of, measures_of, refuse_misfits
 from lit_align.callbacks.stage_record import StageRecord, mark_stage, write_records, write_stage_adapters
 from lit_align.data.staged import StagedPreferences
+from lit_align.evals.item_scores import Scores, plain_scores, read_scores, scores_of
+from lit_align.evals.matrix import matrix
 from lit_align.models.adapter_switch import BASE, AdapterSwitch
 from lit_align.models.reference import FrozenAdapterReference, below_live
 from lit_align.stage import Earlier, Stage, refuse_stages
@@ -63,7 +58,10 @@ class StageTransition(pl.Callback):
       stage's name alone, and the largest forest is tried with the new adapters;
     * ``stages.json`` says what the stage ended with (see
       :class:`~lit_align.callbacks.stage_record.StageRecord`), TensorBoard marks it (``stage``), and one line of the log
-      tells it.
+      tells it;
+    * the forgetting matrix (:func:`~lit_align.evals.matrix.matrix`) holds the policy so far against every benchmark:
+      ``matrix.md``, ``matrix.json``, ``matrix.png`` and ``learning-vs-kl.png``, the table also at the end of the run. A
+      benchmark with the name of a stage is that stage's own.
 
     After sDPO (Kim et al. 2024, arXiv 2403.19270), whose stages compare with the end of the stage before
     (``reference: previous``). The fit begins with the policy that ``model.reference`` starts from, the bare base or an
@@ -102,6 +100,7 @@ class StageTransition(pl.Callback):
         self.scores: list[Scores] = []
         self.stopped = ""
         self._base: Scores = {}
+        self._table = ""
         self._folders: dict[str, str] = {}
         self._start: list[str] = []
 
@@ -125,6 +124,7 @@ class StageTransition(pl.Callback):
         if trainer.global_step == 0:
             self._mark(trainer, stages.current, 0)
         self._write(trainer, self.stages[: len(self.records)])
+        self._write_matrix(trainer)
         if self.stopped:  # killed after its last window, while it ended
             trainer.should_stop = True
 
@@ -157,6 +157,7 @@ class StageTransition(pl.Callback):
         )
         self.records.append(one)
         self._write(trainer, [stage])
+        self._write_matrix(trainer)
         self._mark(trainer, stage, windows[-1])
         told = f"stage {stage.name} ended with window {windows[-1]}: {'; '.join(map(str, verdicts)) or 'no gates'}"
         if asked == "stop":
@@ -187,6 +188,13 @@ class StageTransition(pl.Callback):
                 f"the run ended at step {trainer.global_step}, inside of stage {stages.current.name} (windows "
                 f"{stages.windows.start} to {stages.windows[-1]}): its gates were not judged"
             )
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Print the matrix, now that the progress bar is closed."""
+        if self._table and trainer.is_global_zero:
+            print(f"\n{self._table}", flush=True)  # noqa: T201 - the result that the run was made for
+        self._table = ""
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -238,6 +246,17 @@ class StageTransition(pl.Callback):
         adapters = {stage.adapter: self._folders[stage.adapter] for stage in ended}
         write_stage_adapters(folder, policy_of(trainer), adapters)
         write_records(folder, self._start, self.records)
+
+    def _write_matrix(self, trainer: pl.Trainer) -> None:
+        """The policies so far against all benchmarks, where there are any."""
+        if not self.records or not self.scores[0]:
+            return
+        policies = {"base": self.base_scores(trainer)} | ({"start": self.scores[0]} if self._start else {})
+        names = [one.name for one in self.records]
+        policies |= dict(zip(names, self.scores[1:], strict=True))
+        outcomes = {"stop": "stopped", "back": "went back", "go_on": "gate failed"}
+        told = {one.name: outcomes[one.outcome] for one in self.records if one.outcome in outcomes}
+        self._table = write_matrix(trainer, matrix(policies, measures_of(trainer)), told, trainer.global_step)
 
     def _named(self, adapters: Sequence[str]) -> list[str]:
         return [self._folders[name] for name in adapters]

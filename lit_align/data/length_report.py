@@ -33,7 +33,7 @@ class LengthReport:
     """
 
     def __init__(self, part: str, lengths: Lengths, what: str = "answers") -> None:
-        self._part, self._lengths, self._what = part, lengths, what
+        self.part, self._lengths, self._what = part, lengths, what
         self.lost_tokens = Counter[str]()
         self._outcomes: dict[str, Counter[str]] = {}
         self._sizes: dict[str, array[int]] = {}  # by turns: prompt, and prompt with answer
@@ -95,7 +95,7 @@ class LengthReport:
     def repeat(self) -> None:
         """Log again what was said."""
         for line in self._lines:
-            logger.info(f"{self._part}: {line}")
+            logger.info(f"{self.part}: {line}")
 
     def forget_sizes(self, most: int) -> None:
         """Forget the sizes of all but the latest answers of each source: a stream has no end.
@@ -109,7 +109,7 @@ class LengthReport:
     def row(self) -> None:
         """Move the progress bar by a row."""
         if self._bar is None:
-            self._bar = tqdm(desc=f"tokenising {self._part}", delay=2, leave=False, unit=" rows")
+            self._bar = tqdm(desc=f"tokenising {self.part}", delay=2, leave=False, unit=" rows")
         self._bar.update()
 
     def count(self, source: str, outcome: str, prompt: int, size: int) -> None:
@@ -150,7 +150,7 @@ class LengthReport:
             self._bar.close()
             self._bar = None
         self._lines.append(line)
-        logger.info(f"{self._part}: {line}")
+        logger.info(f"{self.part}: {line}")
 
     def tell(self) -> None:
         """Log a line a source."""
@@ -184,11 +184,11 @@ class LengthReport:
         of = f" of {source!r}" if source else ""
         if not found:
             raise ValueError(
-                f"no example{of} is left for {self._part}: no row was read or drawn; look at `data.sources`"
+                f"no example{of} is left for {self.part}: no row was read or drawn; look at `data.sources`"
             )
         told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(found.items()))
         raise ValueError(
-            f"no example{of} is left for {self._part}: of {found.total()} {self._what} {told} ({self._lengths}); "
+            f"no example{of} is left for {self.part}: of {found.total()} {self._what} {told} ({self._lengths}); "
             f"{self._advice(found, self._first_refusal.get(source) or next(iter(self._first_refusal.values()), ''))}"
         )
 
@@ -208,7 +208,7 @@ class LengthReport:
             self._show_lengths(source, count)
             dropped = sum(number for outcome, number in count.items() if outcome not in KEPT)
             raise ValueError(
-                f"{self._part}: {source}: {dropped} of {count.total()} {self._what} ({dropped / count.total():.0%}) "
+                f"{self.part}: {source}: {dropped} of {count.total()} {self._what} ({dropped / count.total():.0%}) "
                 f"would be dropped, more than `data.lengths.max_dropped` = {self._lengths.max_dropped:.0%} allows; "
                 f"{self.advice(source)}; or raise `data.lengths.max_dropped`"
             )
@@ -236,7 +236,7 @@ class LengthReport:
         if sizes:
             what = "the prompts" if by_prompt else "prompt and answer together"
             table = histogram(sizes, limit)
-            logger.warning(f"{self._part}: {source}: tokens of {what}, against a limit of {limit}:\n{table}")
+            logger.warning(f"{self.part}: {source}: tokens of {what}, against a limit of {limit}:\n{table}")
 
     def _advice(self, count: Counter[str], refusal: str) -> str:
         prompts = "max_prompt_length" if self._lengths.max_prompt_length else "max_length"

@@ -13,6 +13,7 @@ from itertools import cycle
 from typing import Literal, TypeVar
 
 from lit_align.data.mixture import draw, group_of
+from lit_align.data.weighing import Weighing
 from lit_align.types import Conversation, Outline, PreferencePair
 
 Record = TypeVar("Record", Conversation, PreferencePair, Outline)
@@ -95,9 +96,7 @@ class Mix:
         pools = self._pools([one for source in sources for one in source])
         shares = self.shares
 
-        def weigh(one: Record) -> int:
-            return tokens(one) if self.of == "tokens" else min(tokens(one), 1)
-
+        weigh = Weighing(tokens, self.of)
         for name, pool in pools.items():
             if not any(weigh(one) for one in pool):
                 raise ValueError(
@@ -168,20 +167,18 @@ class Mix:
         return pools
 
     def _supply(
-        self, pools: Mapping[str, list[Record]], shares: Mapping[str, float], weigh: Callable[[Record], int]
+        self, pools: Mapping[str, list[Record]], shares: Mapping[str, float], weigh: Weighing
     ) -> Mapping[str, Iterable[Record]]:
         """What is drawn from: all ends with the first pool that does."""
         if self.by == "subsample":
-            return pools
-        endless: dict[str, Iterable[Record]] = {name: cycle(pool) for name, pool in pools.items()}
+            return {name: weigh.coming(pool) for name, pool in pools.items()}
+        endless: dict[str, Iterable[Record]] = {name: cycle(weigh.coming(pool)) for name, pool in pools.items()}
         if self.size is None:
-            longest = max(pools, key=lambda name: sum(map(weigh, pools[name])) / shares[name])
+            longest = max(pools, key=lambda name: sum(map(weigh, weigh.coming(pools[name]))) / shares[name])
             endless[longest] = pools[longest]
         return endless
 
-    def _cut_back(
-        self, epoch: list[Record], ended: str, shares: Mapping[str, float], weigh: Callable[[Record], int]
-    ) -> None:
+    def _cut_back(self, epoch: list[Record], ended: str, shares: Mapping[str, float], weigh: Weighing) -> None:
         """Take back what was drawn after the end of a source in the hope of more of it."""
         enough = sum(weigh(one) for one in epoch if self.key_of(one.source) == ended) / shares[ended]
         total = sum(map(weigh, epoch))

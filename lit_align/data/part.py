@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from abc import ABC
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,11 +15,13 @@ import numpy as np
 from lit_align.data.length_report import LengthReport
 from lit_align.data.lengths import refuse_over_budget
 from lit_align.data.mixture import Record, group_of, questions_of
+from lit_align.data.prepared.ahead import Ahead
 from lit_align.data.prepared.columns import Place
 from lit_align.data.prepared.examples import Examples, GrowingExamples, Tokenised
 from lit_align.data.prepared.in_order import cores, in_order
 from lit_align.data.prepared.prepared import Prepared
 from lit_align.data.prepared.records import Records
+from lit_align.data.weighing import TokenCount
 from lit_align.forest import TokenClass
 from lit_align.types import Outline
 
@@ -66,6 +69,7 @@ class Part(ABC):
 
     Attributes:
         report: What became of the records so far.
+        trained_tokens: Answer tokens that a record brings into training; 0 if it is dropped. A drawing asks for them.
     """
 
     undivided: ClassVar[str]  # what must be in one forest
@@ -85,21 +89,65 @@ class Part(ABC):
         self._examples = GrowingExamples(workshop.place, name, weight)
         self._numbers = array("q")  # of the example of each record, or one of the three above
         self._answers = array("q")  # answer tokens of each example
+        self._ahead: Ahead[Tokenised] | None = None
+        self.trained_tokens = TokenCount(self._trained_tokens, self._coming)
 
     def read(self, records: Iterable[Record]) -> list[Outline]:
         """Keep records in the workshop; their outlines stand for them from here on."""
         return self._workshop.records.read(records)
 
+    def refuse_absent(self, sources: Sequence[object], read: Sequence[Sequence[Outline]]) -> None:
+        """Refuse a source that brings nothing where others bring something; for none at all see :meth:`examples`.
+
+        Args:
+            sources: ``data.sources``.
+            read: What each of them has, on both sides of the split.
+
+        Raises:
+            ValueError: Names the source by its number and class.
+        """
+        for number, (source, own) in enumerate(zip(sources, read, strict=True), 1):
+            if not own and any(read):
+                raise ValueError(
+                    f"{self.report.part}: `data.sources`, number {number} of {len(sources)} "
+                    f"({type(source).__name__}), brings no example: all its rows are filtered out or refused; "
+                    f"look at its options, or leave it out. {'; '.join(self.report.lines())}".rstrip()
+                )
+
     def refuse(self, source: str, error: ValueError) -> None:
         """Stop at a row that its source cannot read, or count it, as ``bad_rows`` says."""
         self._refuse(source, error, read=False)
 
-    def trained_tokens(self, one: Outline) -> int:
-        """Answer tokens that a record brings into training; 0 if it is dropped."""
+    def _trained_tokens(self, one: Outline) -> int:
         if self._number(one) == _UNKNOWN:
-            self._tokenise_all([one], 1)
+            made = None if self._ahead is None else self._ahead.take(one.place)
+            try:
+                self._numbers[one.place] = self._counted(self._tokenised(one) if made is None else made)
+            except ValueError:
+                self._end_ahead()
+                raise
         number = self._number(one)
         return 0 if number == _DROPPED else self._answers[number]
+
+    def _coming(self, pool: Iterable[Outline]) -> Iterable[Outline]:
+        """Records that are about to be asked for, in their order; several processes tokenise the next ones."""
+        processes = self._workshop.processes_for(len(self._workshop.records))
+        if processes == 1:
+            return pool
+        self._ahead = self._ahead or Ahead(self._tokenise, processes)
+
+        def pickled(one: Outline) -> bytes | None:
+            return self._workshop.records.pickled(one) if self._number(one) == _UNKNOWN else None
+
+        return self._ahead.rows(pool, lambda one: one.place, pickled)
+
+    def _end_ahead(self) -> None:
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+
+    def _tokenised(self, one: Outline) -> Tokenised:
+        return self._tokenise(pickle.loads(self._workshop.records.pickled(one)))
 
     def say(self, line: str) -> None:
         """Log a line about this part of the data."""
@@ -123,6 +171,7 @@ class Part(ABC):
             OSError: The disk is full.
         """
         drawn = list(drawn)
+        self._end_ahead()
         new = []
         for one in drawn:
             if self._number(one) == _UNKNOWN:

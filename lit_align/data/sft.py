@@ -120,8 +120,9 @@ class SFTDataModule(WindowDataModule):
         # Of each source; split before anything is drawn: what is drawn moves no conversation to the other side.
         trained: list[list[Outline]] = []
         held_out: list[Outline] = []
-        for source in self.sources:
-            read = training.read(source.stream(training.refuse))
+        all_read = [training.read(source.stream(training.refuse)) for source in self.sources]
+        training.refuse_absent(self.sources, all_read)
+        for source, read in zip(self.sources, all_read, strict=True):
             own, other = split(read, self.val_fraction, self.split_seed)
             trained.append(source.draw(own, training.trained_tokens) if own else [])
             held_out += source.draw(other, validation.trained_tokens) if other else []

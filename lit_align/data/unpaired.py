@@ -141,7 +141,9 @@ class UnpairedDataModule(WindowDataModule):
         by_source = self._side(False, training, training.refuse)
         every = [one for source in by_source for one in source]
         # A row that cannot be read is on neither side; it was refused while the first one was read.
-        held_out = self._side(True, validation, lambda *_: None) if self.val_fraction else []
+        held_out = self._side(True, validation, lambda *_: None) if self.val_fraction else [[] for _ in by_source]
+        both = [own + other for own, other in zip(by_source, held_out, strict=True)]
+        training.refuse_absent(self.sources, both)
         checked = [one for source in held_out for one in source]
         if self.val_fraction and every and not checked:
             raise ValueError(

@@ -53,9 +53,9 @@ def score_table(results: Results, measures: Measures) -> str:
             clusters = [item.cluster for item in items]
             interval = mean_interval([item.scores[measure] for item in items], clusters, bounds=bounds)
             seen.append(interval)
-            row = [label, *counts(clusters, interval), _format(interval, bounds), _cap_share(items)]
+            row = [label, *counts(clusters, interval), interval_text(interval, bounds), _cap_share(items)]
             blocks.setdefault(measure, []).append(row)
-    return _blocks(["benchmark", "n", "clusters", "score [95% CI]", "cap hit"], blocks, [_SCALES, *_remarks(seen)])
+    return blocks_text(["benchmark", "n", "clusters", "score [95% CI]", "cap hit"], blocks, [_SCALES, *_remarks(seen)])
 
 
 def comparison_table(before: Results, after: Results, measures: Measures) -> str:
@@ -100,8 +100,8 @@ def comparison_table(before: Results, after: Results, measures: Measures) -> str
             scores = pairs(name, measure, items)
             summary = paired_summary(*scores, bounds=bounds)
             seen += [summary.before, summary.after, summary.difference]
-            arms = [_format(arm, bounds) for arm in (summary.before, summary.after)]
-            arms.append(_format(summary.difference, bounds, signed=True))
+            arms = [interval_text(arm, bounds) for arm in (summary.before, summary.after)]
+            arms.append(interval_text(summary.difference, bounds, signed=True))
             p_value = adjusted.get((name, measure)) if items is after[name] else None
             effect = minimum_detectable_effect(*scores, bounds=bounds)
             row = [label, *counts(scores[2], summary.difference), *arms, _p_value(p_value), _effect(effect, bounds)]
@@ -109,7 +109,7 @@ def comparison_table(before: Results, after: Results, measures: Measures) -> str
             blocks.setdefault(measure, []).append([*row, " → ".join(dict.fromkeys(caps))])
     header = ["benchmark", "n", "clusters", "before [95% CI]", "after [95% CI]", "difference [95% CI]"]
     caption = [_SCALES, _tests(decisions), *_remarks(seen)]
-    return _blocks([*header, "p (Holm)", "MDE", "cap hit"], blocks, caption)
+    return blocks_text([*header, "p (Holm)", "MDE", "cap hit"], blocks, caption)
 
 
 def check_paired(before: Results, after: Results) -> None:
@@ -195,7 +195,18 @@ def _digits(size: float, bounds: Bounds) -> int:
     return 3 if bounds == SHARE else 4 if size < 10 else 2
 
 
-def _format(interval: Interval, bounds: Bounds, *, signed: bool = False) -> str:
+def interval_text(interval: Interval, bounds: Bounds, *, signed: bool = False) -> str:
+    """A mean with its interval, to as many digits as the measure deserves.
+
+    Args:
+        interval: Of a mean, or of a difference.
+        bounds: Of the measure.
+        signed: Whether a sign is written before positive numbers too.
+
+    Example:
+        >>> interval_text(Interval(0.25, 0.1, 0.4), SHARE, signed=True)
+        '+0.250 [+0.100, +0.400]'
+    """
     sign, digits = "+" if signed else "", _digits(abs(interval.mean), bounds)
     numbers = [f"{value:{sign}.{digits}f}" for value in (interval.mean, interval.low, interval.high)]
     return f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
@@ -211,7 +222,7 @@ def _effect(value: float, bounds: Bounds) -> str:
     return f"{value:.{_digits(value, bounds)}f}" if math.isfinite(value) else "–"
 
 
-def _blocks(header: list[str], blocks: Mapping[str, list[list[str]]], caption: Sequence[str]) -> str:
+def blocks_text(header: list[str], blocks: Mapping[str, list[list[str]]], caption: Sequence[str]) -> str:
     """A table a measure, under its name where there are several, and a caption for all."""
     tables = [(f"{measure}\n\n" if len(blocks) > 1 else "") + align(header, rows) for measure, rows in blocks.items()]
     return "\n\n".join([*tables, " ".join(caption)])

@@ -6,18 +6,9 @@ from typing import Any
 
 import pytest
 
-from lit_align.callbacks.gates import (
-    ItemScores,
-    Scores,
-    Verdict,
-    judged,
-    outcome_of,
-    plain_scores,
-    read_scores,
-    refuse_unmeasured,
-    scores_of,
-)
+from lit_align.callbacks.gates import Verdict, judged, outcome_of, refuse_unmeasured
 from lit_align.evals.benchmark import ItemResult
+from lit_align.evals.item_scores import ItemScores, Scores, plain_scores, read_scores, scores_of
 from lit_align.metrics.statistics import Interval, paired_summary
 from lit_align.stage import Gate, Stage, refuse_stages
 
@@ -27,7 +18,7 @@ MEASURES = {"sums": {"right": (0.0, 1.0), "a/b": (0.0, 1.0)}}
 
 def scores(right: int) -> Scores:
     values = [float(i < right) for i in range(60)]
-    return {"sums": ItemScores(IDS, IDS, {"right": values, "a/b": [1 - value for value in values]})}
+    return {"sums": ItemScores(IDS, IDS, IDS, {"right": values, "a/b": [1 - value for value in values]})}
 
 
 def gate(**options: Any) -> Gate:
@@ -76,7 +67,7 @@ def test_the_sternest_gate_that_failed_decides() -> None:
 
 
 def test_scores_of_other_items_are_not_compared() -> None:
-    other = {"sums": ItemScores(IDS[::-1], IDS, scores(20)["sums"].scores)}
+    other = {"sums": ItemScores(IDS[::-1], IDS, IDS, scores(20)["sums"].scores)}
     with pytest.raises(ValueError, match="'sums' had other items before"):
         judged(gate(min_difference=0.0), other, scores(20), MEASURES)
 
@@ -84,7 +75,7 @@ def test_scores_of_other_items_are_not_compared() -> None:
 def test_scores_come_back_from_plain_types() -> None:
     items = [ItemResult(i, f"c{i}", "add", "?", "", "", {"right": 1.0, "a/b": 0.0}, False, 1) for i in IDS[:3]]
     found = scores_of({"sums": items})
-    assert found["sums"] == ItemScores(IDS[:3], ["c0", "c1", "c2"], {"right": [1.0] * 3, "a/b": [0.0] * 3})
+    assert found["sums"] == ItemScores(IDS[:3], ["c0", "c1", "c2"], ["add"] * 3, {"right": [1.0] * 3, "a/b": [0.0] * 3})
     assert read_scores(plain_scores(found)) == found
 
 

@@ -135,13 +135,20 @@ def test_a_gate_that_fails_goes_back_to_the_start_of_its_stage(capsys: pytest.Ca
     assert [one["policy"] for one in records] == [["adapter-one"]] * 3
     assert records[2]["below"] == [], "it went on with the adapter of stage one"
     assert weights(RUN / "adapter") == weights(RUN / "adapter-one") != weights(RUN / "adapter-three")
+    matrix = json.loads((RUN / "matrix.json").read_text("utf-8"))
+    assert matrix["policies"] == ["base", "one", "two", "three"]
+    assert matrix["outcomes"] == {"two": "went back", "three": "went back"}
+    [moved] = ([cell["score"] for cell in line["cells"]] for line in matrix["lines"] if line["measure"] == "kl")
+    assert moved[0] != moved[1] == moved[2] == moved[3]
     # Resumed inside of the stage after.
     checkpoint = RUN / "checkpoints" / "step-000007.ckpt"
     assert fit(progressive(callbacks=[MEASURED, PROBE], gates=gates), "--ckpt_path", str(checkpoint)) == 0
     again = RUN.with_name("version_1")
     for name in ("adapter", "adapter-one", "adapter-two", "adapter-three"):
         assert weights(again / name) == weights(RUN / name)
-    assert (again / "stages.json").read_bytes() == (RUN / "stages.json").read_bytes()
+    for name in ("stages.json", "matrix.json", "matrix.md"):
+        assert (again / name).read_bytes() == (RUN / name).read_bytes()
+    assert {"matrix.png", "learning-vs-kl.png"} <= {path.name for path in again.iterdir()}
 
 
 @pytest.mark.slow
@@ -171,6 +178,10 @@ def test_the_base_is_measured_where_the_fit_does_not_start_from_it() -> None:
         for phase in ("base", "before", "stage")
     }
     assert means["base"] < 0.2 < means["before"]
+    matrix = json.loads((RUN / "matrix.json").read_text("utf-8"))
+    assert matrix["policies"] == ["base", "start", "one"]
+    [line] = (line for line in matrix["lines"] if line["main"])
+    assert [cell["score"]["mean"] for cell in line["cells"]] == pytest.approx([*means.values()])
     against = {one["against"]: one["difference"] for one in record["gates"]}
     assert against["base"] == pytest.approx(means["stage"] - means["base"])
     assert against["start"] == pytest.approx(means["stage"] - means["before"])

@@ -250,6 +250,14 @@ def test_a_validation_source_of_which_nothing_is_left_stops_the_run() -> None:
         some_data(**options)
 
 
+def test_a_source_that_brings_nothing_beside_others_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"training: `data.sources`, number 2 of 2 \(Listed\), brings no example"):
+        some_data(sources=[Tables(), Listed(())])
+    Path("pairs.jsonl").write_text(json.dumps({"prompt": "a"}) + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"number 1 of 2 \(PreferenceFile\).*pairs\.jsonl: 1 pairs: 1 refused"):
+        some_data(sources=[PreferenceFile("pairs.jsonl"), Tables()], bad_rows="drop")
+
+
 def test_the_trial_forest_is_no_smaller_than_any_and_holds_whole_pairs() -> None:
     for budget in (8192, 700, 330):
         data = some_data(token_budget=budget, window=32)

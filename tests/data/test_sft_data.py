@@ -49,6 +49,11 @@ def some_data(rank: int = 0, ranks: int = 1, step: int = 0, **options: Any) -> S
     return data
 
 
+def test_a_source_that_brings_nothing_beside_others_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"training: `data.sources`, number 2 of 2 \(Given\), brings no example"):
+        some_data(sources=[Given(2), Given(0)])
+
+
 def path(prompt: int, answer: int) -> TokenPath:
     classes = [TokenClass.PROMPT] * prompt + [TokenClass.ANSWER] * answer
     return TokenPath(np.arange(prompt + answer, dtype=np.int32), np.array(classes, np.uint8), "x")

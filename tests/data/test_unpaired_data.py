@@ -59,6 +59,11 @@ def some_data(rank: int = 0, ranks: int = 1, step: int = 0, **options: Any) -> U
     return data
 
 
+def test_a_source_that_brings_nothing_beside_others_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"training: `data.sources`, number 2 of 2 \(Tables\), brings no example"):
+        some_data(sources=[Tables(), Tables(number=0)])
+
+
 def windows(data: UnpairedDataModule) -> list[Window]:
     return list(data.train_dataloader())
 

@@ -73,7 +73,11 @@ def audit(
     """
     refuse_missing_packages()
     if not isinstance(data, PlannedDataModule):
-        raise TypeError(f"audit needs a data module that holds its examples, such as SFTDataModule; got {data!r}")
+        raise TypeError(
+            f"`data` {type(data).__name__} has no end that an audit could count to: give its sources to SFTDataModule, "
+            "PreferenceDataModule or UnpairedDataModule in a config of their own (with their `limit`, where they are "
+            "long) and audit that"
+        )
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     measured = _kept(data)

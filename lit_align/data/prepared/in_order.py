@@ -8,9 +8,10 @@ import pickle
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -50,25 +51,50 @@ def in_order(function: Callable[[Any], Result], pickled: Iterable[bytes], proces
         yield from (function(pickle.loads(record)) for record in pickled)
         return
     records = iter(pickled)
-    pool = ProcessPoolExecutor(
-        min(processes, _MOST), multiprocessing.get_context("spawn"), _begin, (pickle.dumps(function),)
-    )
+    pool = pool_of(function, processes)
     waiting: deque[Future[list[Result]]] = deque()
     try:
-        while True:
-            # Two chunks a process: while a result is looked at here, none is idle.
-            while len(waiting) < 2 * processes and (chunk := list(islice(records, CHUNK))):
-                waiting.append(pool.submit(_chunk, chunk))
-            if not waiting:
-                return
-            yield from waiting.popleft().result()
+        with pool_that_lives(processes):
+            while True:
+                # Two chunks a process: while a result is looked at here, none is idle.
+                while len(waiting) < 2 * processes and (chunk := list(islice(records, CHUNK))):
+                    waiting.append(pool.submit(call_all, chunk))
+                if not waiting:
+                    return
+                yield from waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def pool_of(function: Callable[[Any], Any], processes: int) -> ProcessPoolExecutor:
+    """Processes in which :func:`call_all` calls a function.
+
+    Args:
+        function: As for :func:`in_order`.
+        processes: How many.
+    """
+    return ProcessPoolExecutor(
+        min(processes, _MOST), multiprocessing.get_context("spawn"), _begin, (pickle.dumps(function),)
+    )
+
+
+@contextmanager
+def pool_that_lives(processes: int) -> Iterator[None]:
+    """Say what to do where a process of the pool was ended from outside.
+
+    Args:
+        processes: Of the pool.
+
+    Raises:
+        RuntimeError: One was.
+    """
+    try:
+        yield
     except BrokenProcessPool as error:
         raise RuntimeError(
             f"one of {processes} processes that tokenise was ended from outside, as a system does that is out of "
             "memory; set `data.processes` lower"
         ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _begin(function: bytes) -> None:
@@ -86,5 +112,6 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _chunk(records: list[bytes]) -> list[Any]:
+def call_all(records: list[bytes]) -> list[Any]:
+    """In a process of :func:`pool_of`: what its function returns for each of some pickled records."""
     return [_function(pickle.loads(record)) for record in records]

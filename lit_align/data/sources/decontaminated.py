@@ -45,7 +45,7 @@ class DecontaminatedPairs(PairSource):
         """Read what is left of the pairs of one side of a split, in the source's order.
 
         Raises:
-            ValueError: As the source and the evaluation sets; or no pair is left.
+            ValueError: As the source and the evaluation sets.
         """
         return list(_clean(self.source.pairs(keep), self.against, _name(self.source)))
 
@@ -82,7 +82,7 @@ class DecontaminatedConversations(ConversationSource):
         """Read what is left of the conversations, in the source's order.
 
         Raises:
-            ValueError: As the source and the evaluation sets; or no conversation is left.
+            ValueError: As the source and the evaluation sets.
         """
         return list(_clean(self.source.conversations(), self.against, _name(self.source)))
 
@@ -141,9 +141,10 @@ def _clean(records: Iterable[T], against: EvaluationSets, source: str) -> Iterat
         dropped += 1
     by_set = ", ".join(f"{name} {number}" for name, number in counts.most_common()) or "none"
     told = f"{source}: {dropped} of {read} rows overlap with evaluation sets: {by_set}{examples}"
-    if read and read == dropped:
-        raise ValueError(f"{told}; no row is left: the file is an evaluation set, or `against` counts what is common")
-    logger.info(told)
+    nothing_left = 0 < read == dropped  # on one side of a split: a source that is empty is refused by who trains on it
+    if nothing_left:
+        told += "; no row is left: they are an evaluation set, or `against` counts what is common"
+    logger.log(logging.WARNING if nothing_left else logging.INFO, told)
 
 
 def _shown(name: str, overlap: Overlap) -> str:

@@ -11,6 +11,7 @@ from lit_align.data.mixture import draw, shuffled
 from lit_align.data.sources.messages_file import read_messages
 from lit_align.data.sources.read_rows import read_rows, stream_rows
 from lit_align.data.sources.rows import Row, check_limit, describe, usable_rows
+from lit_align.data.weighing import Weighing
 from lit_align.types import Conversation, ConversationSource, Drawn, stop_at
 
 logger = logging.getLogger(__name__)
@@ -153,8 +154,9 @@ class TWix(ConversationSource):
                         f"{self.path}: `reasoning_ratio` = {self.reasoning_ratio} cannot be met: none of {len(rows)} "
                         f"rows is {name}; set `reasoning_ratio: null` or another `subset`"
                     )
-        weigh = tokens if self.ratio_of == "tokens" else lambda row: min(tokens(row), 1)
-        drawn = draw({name: shuffled(pool, self.seed) for name, pool in pools.items()}, shares, size, weigh)
+        weigh = Weighing(tokens, self.ratio_of)
+        coming = {name: weigh.coming(shuffled(pool, self.seed)) for name, pool in pools.items()}
+        drawn = draw(coming, shares, size, weigh)
         if len(drawn) < size:
             counts = {name: sum(row.source == name for row in drawn) for name in (GENERAL, REASONING)}
             logger.info(

@@ -112,5 +112,5 @@ def test_stages_are_measured_by_stage_and_source() -> None:
 
 
 def test_data_that_are_read_while_training_are_refused() -> None:
-    with pytest.raises(TypeError, match="needs a data module that holds its examples, such as SFTDataModule"):
+    with pytest.raises(TypeError, match="has no end that an audit could count to: give its sources to SFTDataModule"):
         audit("run", DPOModule("tiny-qwen3"), object(), [], AuditSettings(), "out", cuda=False)

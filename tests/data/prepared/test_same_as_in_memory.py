@@ -25,7 +25,7 @@ from lit_align.data.sources.t_wix import TWix
 from lit_align.data.tokenising import ConversationTokeniser
 from lit_align.data.windows import WindowDataset
 from lit_align.forest import TokenPath
-from lit_align.types import Conversation, Message
+from lit_align.types import Conversation, Message, Outline
 
 
 @of_all_kinds
@@ -236,3 +236,33 @@ def test_two_processes_prepare_what_one_does(kind: str, tmp_path: Path, monkeypa
     expected = everything(module(kind, tmp_path))
     monkeypatch.setattr(in_order, "CHUNK", 4)
     assert everything(module(kind, tmp_path, processes=2)) == expected
+
+
+@pytest.mark.slow
+def test_what_a_drawing_asks_for_is_tokenised_by_other_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_order, "CHUNK", 4)
+    here: list[str] = []
+    real = Part._tokenised
+
+    def noted(self: Part, one: Outline) -> Tokenised:
+        here.append(one.source)
+        return real(self, one)
+
+    monkeypatch.setattr(Part, "_tokenised", noted)
+    module("conversations", tmp_path)
+    alone, here = len(here), []
+    monkeypatch.setattr(Part, "_tokenised", noted)
+    module("conversations", tmp_path, processes=2)
+    # The first usable one of each weight is looked at before the drawing.
+    assert len(here) < alone / 4
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_a_drawing_that_ends_in_an_error_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_order, "CHUNK", 4)
+    with pytest.raises(ValueError, match=r"chat.jsonl:\d+, messages\[0\].content"):
+        module("conversations", tmp_path, bad_rows="stop", processes=2)
+    assert not multiprocessing.active_children()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +91,12 @@ def test_refused_rows_and_the_draw_stay_the_source_s_own(tmp_path: Path, sets: E
         source.conversations()
 
 
-def test_a_source_of_which_nothing_is_left_is_refused(sets: EvaluationSets) -> None:
-    with pytest.raises(ValueError, match=r"TATQA: 3. of 3. rows overlap .*no row is left: the file is an evaluation"):
-        DecontaminatedPairs(sets.sets["tat-qa"], sets).pairs(lambda _: True)
+def test_a_side_of_which_nothing_is_left_is_told(sets: EvaluationSets, caplog: pytest.LogCaptureFixture) -> None:
     assert DecontaminatedPairs(sets.sets["tat-qa"], sets).pairs(lambda _: False) == []
+    assert not [one for one in caplog.records if one.levelname == "WARNING"]
+    assert DecontaminatedPairs(sets.sets["tat-qa"], sets).pairs(lambda _: True) == []
+    [told] = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert re.match(r"TATQA: (3.) of \1 rows overlap .*no row is left: they are an evaluation set", told)
 
 
 def test_a_configuration_names_the_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,7 +123,7 @@ def test_generated_rows_are_drawn_as_they_are_asked_for() -> None:
     ("reader", "changed"),
     [
         ("t-wix", {"subset": "other"}), ("preferences", {"bad": 3.0}), ("orca", {"chosen": ""}),
-        ("finance-instruct pairs", {}), ("clean", {"user": TableSkillItems().items()[0].prompt[0].content}),
+        ("finance-instruct pairs", {}),
     ],
 )  # fmt: skip
 def test_a_stream_that_yields_nothing_ends_in_the_error_of_its_source(
@@ -131,5 +131,5 @@ def test_a_stream_that_yields_nothing_ends_in_the_error_of_its_source(
 ) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps(row(3) | changed), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"rows\.jsonl: no(ne| pair)|no row is left"):
+    with pytest.raises(ValueError, match=r"rows\.jsonl: no(ne| pair)"):
         list(streamed(READERS[reader](str(file)), lambda _: True, lambda *_: None))

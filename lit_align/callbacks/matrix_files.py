@@ -1,0 +1,66 @@
+"""The forgetting matrix in the folder of a run and in its loggers."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from lit_align.callbacks.measurement import run_folder
+from lit_align.checkpoint import write_whole
+from lit_align.evals.matrix import Matrix
+from lit_align.evals.matrix_plot import draw_heat_map, draw_learning
+from lit_align.evals.matrix_table import matrix_table, plain_matrix
+
+logger = logging.getLogger(__name__)
+
+
+def write_matrix(trainer: pl.Trainer, found: Matrix, outcomes: Mapping[str, str], step: int) -> str:
+    """Write ``matrix.md``, ``matrix.json``, ``matrix.png`` and ``learning-vs-kl.png``, each whole or not at all.
+
+    TensorBoard gets the pictures too. Without matplotlib (extra ``[plots]``) there are none, and a line says so.
+
+    Args:
+        trainer: Of the run; call it on all ranks.
+        found: The matrix.
+        outcomes: What became of a stage, by its name, where that is to be said.
+        step: Windows completed.
+
+    Returns:
+        The table.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    table = matrix_table(found, outcomes)
+    folder = run_folder(trainer)
+    if folder is None or not trainer.is_global_zero:
+        return table
+    write_whole(folder / "matrix.md", [f"{table}\n".encode()])
+    plain = json.dumps(plain_matrix(found, outcomes), indent=1, ensure_ascii=False)
+    write_whole(folder / "matrix.json", [f"{plain}\n".encode()])
+    try:
+        draw_heat_map(found, outcomes, folder / "matrix.png")
+        pictures = [folder / "matrix.png"]
+        if draw_learning(found, folder / "learning-vs-kl.png"):
+            pictures.append(folder / "learning-vs-kl.png")
+    except ModuleNotFoundError as error:
+        logger.warning(f"matrix.png is not drawn: {error}")
+        return table
+    for picture in pictures:
+        _show(trainer, picture, step)
+    return table
+
+
+def _show(trainer: pl.Trainer, picture: Path, step: int) -> None:
+    from matplotlib.image import imread
+
+    pixels: Any = imread(picture)
+    for one in trainer.loggers:
+        add_image = getattr(getattr(one, "experiment", None), "add_image", None)
+        if callable(add_image):
+            add_image(f"stages/{picture.stem}", pixels[..., :3], step, dataformats="HWC")
