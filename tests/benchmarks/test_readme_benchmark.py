@@ -107,15 +107,23 @@ def content(tmp_path: Path, name: str, rows: list[Comparison]) -> dict[str, obje
 
 
 def test_settled_ratios_agree_within_a_tenth(tmp_path: Path) -> None:
-    one = [comparison("same", 0.40, 0.01), comparison("other", 0.40, 0.01), comparison("wide", 0.40, 0.10)]
-    other = [comparison("same", 0.44, 0.01), comparison("other", 0.45, 0.01), comparison("wide", 0.90, 0.01)]
+    pairs = {
+        "same": ((0.40, 0.01), (0.44, 0.01)),
+        "other": ((0.40, 0.01), (0.45, 0.01)),
+        "faster": ((0.40, 0.01), (0.30, 0.01)),
+        "wide": ((0.40, 0.10), (0.90, 0.01)),
+        "wide again": ((0.40, 0.01), (0.90, 0.20)),
+    }
+    one, other = ([comparison(name, *both[run]) for name, both in pairs.items()] for run in (0, 1))
     rows = reruns(content(tmp_path, "one", one), content(tmp_path, "other", other))
     assert {row.row.split(",")[0]: row.verdict for row in rows} == {
         "same": "agrees",
         "other": "differs",
+        "faster": "differs",
         "wide": "not settled",
+        "wide again": "not settled",
     }
-    assert "agrees: 1, differs: 1, not settled: 1 (bound 10%)" in table(rows)
+    assert "agrees: 1, differs: 2, not settled: 2 (bound 10%)" in table(rows)
     assert "| other, TRL, time | 0.400 | 0.450 | +12.5% | differs |" in table(rows)
 
 
