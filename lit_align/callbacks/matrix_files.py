@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 def write_matrix(trainer: pl.Trainer, found: Matrix, outcomes: Mapping[str, str], step: int) -> str:
     """Write ``matrix.md``, ``matrix.json``, ``matrix.png`` and ``learning-vs-kl.png``, each whole or not at all.
 
-    TensorBoard gets the pictures too. Without matplotlib (extra ``[plots]``) there are none, and a line says so.
+    TensorBoard gets the pictures too. Without matplotlib (extra ``[plots]``) there are none, and a line says so, as it
+    does where one cannot be written: ``matrix.json`` has all that they show.
 
     Args:
         trainer: Of the run; call it on all ranks.
@@ -34,7 +35,7 @@ def write_matrix(trainer: pl.Trainer, found: Matrix, outcomes: Mapping[str, str]
         The table.
 
     Raises:
-        OSError: The disk is full.
+        OSError: The disk is full, and a table is not written.
     """
     table = matrix_table(found, outcomes)
     folder = run_folder(trainer)
@@ -44,23 +45,26 @@ def write_matrix(trainer: pl.Trainer, found: Matrix, outcomes: Mapping[str, str]
     plain = json.dumps(plain_matrix(found, outcomes), indent=1, ensure_ascii=False)
     write_whole(folder / "matrix.json", [f"{plain}\n".encode()])
     try:
-        draw_heat_map(found, outcomes, folder / "matrix.png")
-        pictures = [folder / "matrix.png"]
-        if draw_learning(found, folder / "learning-vs-kl.png"):
-            pictures.append(folder / "learning-vs-kl.png")
+        pictures = {"matrix": draw_heat_map(found, outcomes), "learning-vs-kl": draw_learning(found)}
     except ModuleNotFoundError as error:
         logger.warning(f"matrix.png is not drawn: {error}")
         return table
-    for picture in pictures:
-        _show(trainer, picture, step)
+    for name, picture in pictures.items():
+        if picture is None:
+            continue
+        try:
+            write_whole(folder / f"{name}.png", [picture])
+        except OSError as error:  # on Windows also while a viewer has it open
+            logger.warning(f"{name}.png is not written: {error}")
+        _show(trainer, name, picture, step)
     return table
 
 
-def _show(trainer: pl.Trainer, picture: Path, step: int) -> None:
+def _show(trainer: pl.Trainer, name: str, picture: bytes, step: int) -> None:
     from matplotlib.image import imread
 
-    pixels: Any = imread(picture)
+    pixels: Any = imread(io.BytesIO(picture))
     for one in trainer.loggers:
         add_image = getattr(getattr(one, "experiment", None), "add_image", None)
         if callable(add_image):
-            add_image(f"stages/{picture.stem}", pixels[..., :3], step, dataformats="HWC")
+            add_image(f"stages/{name}", pixels[..., :3], step, dataformats="HWC")

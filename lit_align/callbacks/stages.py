@@ -248,15 +248,20 @@ class StageTransition(pl.Callback):
         write_records(folder, self._start, self.records)
 
     def _write_matrix(self, trainer: pl.Trainer) -> None:
-        """The policies so far against all benchmarks, where there are any."""
-        if not self.records or not self.scores[0]:
+        """The policies so far against all benchmarks of the run, where there are any."""
+        if not self.records:
+            return
+        # A resumed run may have left out some; one that it has added is refused by the callback that measures it.
+        there = set(self.scores[0]).intersection(*self.scores)
+        measures = {name: own for name, own in measures_of(trainer).items() if name in there}
+        if not measures:
             return
         policies = {"base": self.base_scores(trainer)} | ({"start": self.scores[0]} if self._start else {})
         names = [one.name for one in self.records]
         policies |= dict(zip(names, self.scores[1:], strict=True))
         outcomes = {"stop": "stopped", "back": "went back", "go_on": "gate failed"}
         told = {one.name: outcomes[one.outcome] for one in self.records if one.outcome in outcomes}
-        self._table = write_matrix(trainer, matrix(policies, measures_of(trainer)), told, trainer.global_step)
+        self._table = write_matrix(trainer, matrix(policies, measures), told, trainer.global_step)
 
     def _named(self, adapters: Sequence[str]) -> list[str]:
         return [self._folders[name] for name in adapters]

@@ -6,7 +6,7 @@ import pickle
 from abc import ABC
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -34,7 +34,7 @@ _DROPPED, _UNKNOWN, _ASKED_FOR = -1, -2, -3
 
 
 class Workshop:
-    """What the parts of one preparation share: the records, the place for files, the processes.
+    """What the parts of one preparation share: the records, the place for files, the processes; close it at the end.
 
     Args:
         folder: Where files lie; None holds what is small in memory, and the rest in temporary files.
@@ -46,12 +46,21 @@ class Workshop:
         self.place = Place(folder)
         self.records = Records(self.place)
         self._processes, self._ranks = processes, ranks
+        self._pools = ExitStack()
 
     def processes_for(self, records: int) -> int:
         """How many processes are to tokenise so many records."""
         if self._processes is not None:
             return self._processes
         return max(1, cores() // self._ranks) if records > MANY else 1
+
+    def ahead(self, tokenise: Callable[[Any], Tokenised], processes: int) -> Ahead[Tokenised]:
+        """Tokenised records before they are asked for; closed with the workshop at the latest."""
+        return self._pools.enter_context(closing(Ahead(tokenise, processes)))
+
+    def close(self) -> None:
+        """End all processes, of a preparation that ended in an error too."""
+        self._pools.close()
 
 
 class Part(ABC):
@@ -69,7 +78,6 @@ class Part(ABC):
 
     Attributes:
         report: What became of the records so far.
-        trained_tokens: Answer tokens that a record brings into training; 0 if it is dropped. A drawing asks for them.
     """
 
     undivided: ClassVar[str]  # what must be in one forest
@@ -90,7 +98,11 @@ class Part(ABC):
         self._numbers = array("q")  # of the example of each record, or one of the three above
         self._answers = array("q")  # answer tokens of each example
         self._ahead: Ahead[Tokenised] | None = None
-        self.trained_tokens = TokenCount(self._trained_tokens, self._coming)
+
+    @property
+    def trained_tokens(self) -> TokenCount:
+        """Answer tokens that a record brings into training; 0 if it is dropped. A drawing asks for them."""
+        return TokenCount(self._trained_tokens, self._coming)  # held by nothing here: files go with the last reference
 
     def read(self, records: Iterable[Record]) -> list[Outline]:
         """Keep records in the workshop; their outlines stand for them from here on."""
@@ -121,11 +133,7 @@ class Part(ABC):
     def _trained_tokens(self, one: Outline) -> int:
         if self._number(one) == _UNKNOWN:
             made = None if self._ahead is None else self._ahead.take(one.place)
-            try:
-                self._numbers[one.place] = self._counted(self._tokenised(one) if made is None else made)
-            except ValueError:
-                self._end_ahead()
-                raise
+            self._numbers[one.place] = self._counted(self._tokenised(one) if made is None else made)
         number = self._number(one)
         return 0 if number == _DROPPED else self._answers[number]
 
@@ -134,17 +142,12 @@ class Part(ABC):
         processes = self._workshop.processes_for(len(self._workshop.records))
         if processes == 1:
             return pool
-        self._ahead = self._ahead or Ahead(self._tokenise, processes)
+        self._ahead = self._ahead or self._workshop.ahead(self._tokenise, processes)
 
         def pickled(one: Outline) -> bytes | None:
             return self._workshop.records.pickled(one) if self._number(one) == _UNKNOWN else None
 
         return self._ahead.rows(pool, lambda one: one.place, pickled)
-
-    def _end_ahead(self) -> None:
-        if self._ahead is not None:
-            self._ahead.close()
-            self._ahead = None
 
     def _tokenised(self, one: Outline) -> Tokenised:
         return self._tokenise(pickle.loads(self._workshop.records.pickled(one)))
@@ -171,7 +174,9 @@ class Part(ABC):
             OSError: The disk is full.
         """
         drawn = list(drawn)
-        self._end_ahead()
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
         new = []
         for one in drawn:
             if self._number(one) == _UNKNOWN:

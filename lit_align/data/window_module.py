@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import cached_property
 from inspect import signature
 from itertools import cycle, islice
@@ -166,7 +167,8 @@ class WindowDataModule(PlannedDataModule):
         """The data: prepared now, or by an earlier run."""
         if self.cache is None:
             ranks = 1 if self.trainer is None else self.trainer.world_size
-            return self._prepare(Workshop(None, self.processes, ranks))
+            with closing(Workshop(None, self.processes, ranks)) as workshop:
+                return self._prepare(workshop)
         # All options but those: one that is forgotten here costs a preparation, not a wrong training set.
         names = signature(type(self)).parameters.keys() - _WITHOUT_EFFECT
         settings = {name: getattr(self, name) for name in names}

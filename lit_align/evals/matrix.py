@@ -58,6 +58,11 @@ class Line:
     cells: tuple[Cell, ...]
 
     @property
+    def scored(self) -> bool:
+        """Whether it is a score that is the better the higher: the main measure, which that of a drift is not."""
+        return self.main and self.measure not in (*NLL, *KL)
+
+    @property
     def domain(self) -> str:
         """What it measures: the part's name, or that of the whole benchmark."""
         return self.skill or self.benchmark
@@ -65,7 +70,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Transfer:
-    r"""What later stages did to what one stage had learned, on the benchmark that has the stage's name.
+    r"""What later stages did to what one stage had learned, on the domain that has the stage's name.
 
     Attributes:
         stage: The stage.
@@ -88,8 +93,8 @@ class Matrix:
     Attributes:
         policies: The base first; then what the fit started from, if that is another; then the end of each stage.
         lines: Of all benchmarks.
-        transfers: Of each stage that has a benchmark of its name and a stage after it.
-        backward: Mean of their backward transfers; None without any.
+        transfers: Of each stage that has a score on a domain of its name and a stage after it, one a stage.
+        backward: Mean of their backward transfers; None without any, and where their measures have different bounds.
     """
 
     policies: tuple[str, ...]
@@ -111,11 +116,11 @@ def matrix(policies: Mapping[str, Scores], measures: Mapping[str, Mapping[str, B
     r"""Hold every policy against the base and against the one before it.
 
     Backward transfer is that of Lopez-Paz & Ranzato (2017, arXiv 1706.08840, equation 3), for the stages that have a
-    benchmark with their name: :math:`\frac{1}{T-1} \sum_{i<T} R_{T,i} - R_{i,i}`, with :math:`R_{t,i}` the score of
-    stage :math:`i`'s benchmark after stage :math:`t`. The interval of the mean adds those of its terms (Zou & Donner
-    2008, Statistics in Medicine 27), whose items are taken to be independent. That of a retention, which is
-    :math:`1 + (R_{T,i} - R_{i,i}) / (R_{i,i} - b_i)`, is what it may be while both differences lie in their 97.5 %
-    intervals: it holds with 95 % at least.
+    benchmark with their name, or else a part of one: :math:`\frac{1}{T-1} \sum_{i<T} R_{T,i} - R_{i,i}`, with
+    :math:`R_{t,i}` the score of stage :math:`i`'s benchmark after stage :math:`t`. The interval of the mean adds those
+    of its terms (Zou & Donner 2008, Statistics in Medicine 27), whose items are taken to be independent. That of a
+    retention, which is :math:`1 + (R_{T,i} - R_{i,i}) / (R_{i,i} - b_i)`, is what it may be while both differences lie
+    in their 97.5 % intervals: it holds with 95 % at least.
 
     Args:
         policies: Scores by name, the base first, in the order in which they came to be; the same items each.
@@ -136,9 +141,13 @@ def matrix(policies: Mapping[str, Scores], measures: Mapping[str, Mapping[str, B
     """
     names, scores = list(policies), list(policies.values())
     lines = tuple(_lines(names, scores, measures))
-    learned = [line for line in lines if line.main and line.domain in names[1:-1]]
+    # One a stage: the whole benchmark of its name before a part of another one.
+    domains = {line.domain: line for line in sorted(lines, key=lambda line: not line.skill) if line.scored}
+    learned = [domains[name] for name in names[1:-1] if name in domains]
     transfers = [_transfer(line, scores[0], policies[line.domain], scores[-1]) for line in learned]
-    return Matrix(tuple(names), lines, tuple(transfers), _mean([one.backward for one in transfers]))
+    alike = len({line.bounds for line in learned}) == 1  # ratings and shares have no mean
+    backward = _mean([one.backward for one in transfers]) if alike else None
+    return Matrix(tuple(names), lines, tuple(transfers), backward)
 
 
 def _lines(
@@ -184,9 +193,7 @@ def _transfer(line: Line, base: Scores, own: Scores, last: Scores) -> Transfer:
     return Transfer(line.domain, line.measure, difference(own, last, 0.95), retention)
 
 
-def _mean(parts: Sequence[Interval]) -> Interval | None:
-    if not parts:
-        return None
+def _mean(parts: Sequence[Interval]) -> Interval:
     n = len(parts)
     mean = sum(one.mean for one in parts) / n
     below, above = (

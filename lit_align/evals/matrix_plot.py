@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lit_align.evals.matrix import Cell, Line, Matrix
@@ -17,7 +17,7 @@ COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 _MARKERS = "os^DvP*"
 
 
-def draw_heat_map(found: Matrix, outcomes: Mapping[str, str], path: Path) -> None:
+def draw_heat_map(found: Matrix, outcomes: Mapping[str, str]) -> bytes:
     """Scores of all policies on all benchmarks; the colour is the paired difference from the base.
 
     A measure with two bounds is coloured by its share of their span, another one by its share of the largest difference
@@ -26,15 +26,19 @@ def draw_heat_map(found: Matrix, outcomes: Mapping[str, str], path: Path) -> Non
     Args:
         found: The matrix.
         outcomes: What became of a stage, by its name, where that is to be said below its column.
-        path: A PNG file.
+
+    Returns:
+        A PNG file.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed; the message names the extra.
     """
-    pyplot = _pyplot()
     lines = [line for line in found.lines if line.main]
     width, height = 2.6 + 1.5 * len(found.policies), 1.9 + 0.62 * len(lines)
-    figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
+    return _png((width, height), lambda figure, axes: _draw_cells(figure, axes, found, outcomes, lines))
+
+
+def _draw_cells(figure: Any, axes: Any, found: Matrix, outcomes: Mapping[str, str], lines: Sequence[Line]) -> None:
     shades = [[_shade(line, cell.against_base) for cell in line.cells] for line in lines]
     largest = max((abs(shade) for row in shades for shade in row), default=0.0) or 1.0
     image = axes.imshow(shades, cmap="PuOr_r", vmin=-largest, vmax=largest, aspect="auto")
@@ -51,28 +55,26 @@ def draw_heat_map(found: Matrix, outcomes: Mapping[str, str], path: Path) -> Non
     axes.set_title("score, and its paired difference from the base (*: its interval excludes 0)", fontsize=10)
     spans = all(_span(line) for line in lines)
     figure.colorbar(image, ax=axes, label="difference" if spans else "difference, share of its line's largest")
-    _save(pyplot, figure, path)
 
 
-def draw_learning(found: Matrix, path: Path) -> bool:
+def draw_learning(found: Matrix) -> bytes | None:
     """What each domain scores against how far the policy has moved on it, a line a domain from the base on.
 
     Args:
         found: The matrix.
-        path: A PNG file.
 
     Returns:
-        Whether there is a domain with both: without one nothing is drawn.
+        A PNG file; None where no domain has both.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed; the message names the extra.
     """
-    scored = [(line, found.divergence(line)) for line in found.lines if line.main]
-    pairs = [(line, other) for line, other in scored if other is not None and other is not line]
-    if not pairs:
-        return False
-    pyplot = _pyplot()
-    figure, axes = pyplot.subplots(figsize=(8.5, 5.6), layout="constrained")
+    scored = [(line, found.divergence(line)) for line in found.lines if line.scored]
+    pairs = [(line, other) for line, other in scored if other is not None]
+    return _png((8.5, 5.6), lambda _, axes: _draw_paths(axes, found, pairs)) if pairs else None
+
+
+def _draw_paths(axes: Any, found: Matrix, pairs: Sequence[tuple[Line, Line]]) -> None:
     for number, (line, other) in enumerate(pairs):
         _draw_path(axes, number, line, other)
     for number, name in enumerate(found.policies):
@@ -82,8 +84,6 @@ def draw_learning(found: Matrix, path: Path) -> bool:
     axes.grid(alpha=0.25)
     axes.margins(0.08)
     axes.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    _save(pyplot, figure, path)
-    return True
 
 
 def _draw_path(axes: Any, number: int, line: Line, other: Line) -> None:
@@ -98,20 +98,18 @@ def _draw_path(axes: Any, number: int, line: Line, other: Line) -> None:
         axes.annotate(str(step), (x.mean, y.mean), color=colour, fontsize=9, **place)
 
 
-def _pyplot() -> Any:
+def _png(size: tuple[float, float], draw: Callable[[Any, Any], None]) -> bytes:
     try:
-        matplotlib = importlib.import_module("matplotlib")
+        matplotlib, figures = map(importlib.import_module, ("matplotlib", "matplotlib.figure"))
     except ImportError as error:
         raise ModuleNotFoundError('plots need matplotlib, which is missing: pip install -e ".[plots]"') from error
-    matplotlib.use("Agg")
-    return importlib.import_module("matplotlib.pyplot")
-
-
-def _save(pyplot: Any, figure: Any, path: Path) -> None:
-    unfinished = path.with_suffix(".unfinished.png")
-    figure.savefig(unfinished, dpi=130)
-    pyplot.close(figure)
-    unfinished.replace(path)
+    file = io.BytesIO()
+    # Not by pyplot, whose backend is the user's, as in a notebook; and no name is a formula.
+    with matplotlib.rc_context({"text.parse_math": False, "text.usetex": False}):
+        figure = figures.Figure(figsize=size, layout="constrained")
+        draw(figure, figure.subplots())
+        figure.savefig(file, format="png", dpi=130)
+    return file.getvalue()
 
 
 def _span(line: Line) -> float:

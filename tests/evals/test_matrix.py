@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,6 +101,30 @@ def test_parts_of_a_benchmark_have_lines_of_their_own_and_a_part_may_be_the_doma
     assert (transfer.stage, transfer.backward.mean) == ("general", -0.5)
 
 
+def test_a_drift_on_the_domain_of_a_stage_is_no_transfer() -> None:
+    parts = ["finance"] * 30 + ["general"] * 30
+    drift = {"drift": ItemScores(IDS, CLUSTERS, parts, {"nll": right(3), "kl": right(2)})}
+    policies = {name: {"general": one["general"], **drift} for name, one in POLICIES.items()}
+    found = matrix(policies, {"general": MEASURES["general"], "drift": {"nll": (0.0, math.inf), "kl": (0.0, math.inf)}})
+    assert [(one.stage, one.measure) for one in found.transfers] == [("general", "right")]
+
+
+def test_a_stage_has_one_transfer_that_of_the_benchmark_of_its_name_before_a_part_of_another_one() -> None:
+    parts = ["finance"] * 30 + ["general"] * 30
+    policies = {
+        name: {"tables": ItemScores(IDS, CLUSTERS, parts, {"f1": right(3)}), **one} for name, one in POLICIES.items()
+    }
+    found = matrix(policies, {"tables": {"f1": (0.0, 1.0)}, **MEASURES})
+    assert found.transfers == matrix(POLICIES, MEASURES).transfers
+
+
+def test_shares_and_ratings_have_no_mean_transfer() -> None:
+    found = matrix(POLICIES, {**MEASURES, "finance": {"right": (0.0, 10.0)}})
+    assert len(found.transfers) == 2
+    assert found.backward is None
+    assert "mean" not in matrix_table(found, {}).split("kept at the end")[1]
+
+
 def test_policies_that_were_measured_on_other_items_are_refused() -> None:
     other = policy(1, 1)
     other["finance"] = ItemScores(IDS[::-1], CLUSTERS, ["all"] * N, {"right": right(1)})
@@ -150,27 +173,39 @@ def test_the_file_for_programs_is_json_with_every_number(found: Matrix) -> None:
     assert kl["cells"][0]["score"] == {"mean": 0.0, "low": 0.0, "high": None, "too_few": False}
 
 
-def test_the_pictures_are_whole_files_of_all_policies(found: Matrix, tmp_path: Path) -> None:
-    draw_heat_map(found, {"finance": "went back"}, tmp_path / "matrix.png")
-    assert draw_learning(found, tmp_path / "learning.png")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["learning.png", "matrix.png"]
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
+def test_the_pictures_are_png_files() -> None:
+    # A name is text, and no formula, which this would be a broken one of.
+    policies = {name: {"$\\frac{x$": one["general"]} for name, one in POLICIES.items()}
+    found = matrix(policies, {"$\\frac{x$": MEASURES["general"]})
+    for picture in (draw_heat_map(found, {"finance": "went back"}), draw_learning(found)):
+        assert picture is not None
+        assert picture.startswith(b"\x89PNG")
 
 
-def test_learning_against_divergence_is_drawn_only_where_both_are_measured(tmp_path: Path) -> None:
+def test_pictures_leave_the_user_s_backend_and_figures_alone(found: Matrix) -> None:
+    pyplot = importlib.import_module("matplotlib.pyplot")
+    pyplot.switch_backend("pdf")
+    try:
+        draw_heat_map(found, {})
+        assert pyplot.get_backend().lower() == "pdf"
+        assert not pyplot.get_fignums()
+    finally:
+        pyplot.switch_backend("agg")
+
+
+def test_learning_against_divergence_is_drawn_only_where_both_are_measured() -> None:
     policies = {name: {"finance": one["finance"]} for name, one in POLICIES.items()}
     found = matrix(policies, {"finance": MEASURES["finance"]})
-    assert not draw_learning(found, tmp_path / "learning.png")
-    assert not list(tmp_path.iterdir())
+    assert draw_learning(found) is None
 
 
-def test_without_matplotlib_the_extra_is_named(found: Matrix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_the_extra_is_named(found: Matrix, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> Any:
         raise ImportError(name)
 
     monkeypatch.setattr(matrix_plot, "importlib", type("Importlib", (), {"import_module": staticmethod(missing)}))
     with pytest.raises(ModuleNotFoundError, match=r'pip install -e "\.\[plots\]"'):
-        draw_heat_map(found, {}, tmp_path / "matrix.png")
+        draw_heat_map(found, {})
     assert importlib.import_module("matplotlib")
 
 

@@ -6,7 +6,7 @@ import errno
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -77,7 +77,8 @@ class PreparedCache:
         temporary = Path(mkdtemp(dir=self._folder, prefix=f"{self._entry.name}.part-"))
         try:
             with _explained(self._folder):
-                prepare(Workshop(temporary, processes)).write(temporary, self._made_by)
+                with closing(Workshop(temporary, processes)) as workshop:
+                    prepare(workshop).write(temporary, self._made_by)
                 if self._entry.exists():
                     shutil.rmtree(self._entry)
                 temporary.replace(self._entry)

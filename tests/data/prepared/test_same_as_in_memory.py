@@ -7,6 +7,7 @@ import multiprocessing
 import pickle
 import tempfile
 import tracemalloc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from prepared_data import chats, everything, module, of_all_kinds, of_conversati
 from lit_align.data import part as part_file
 from lit_align.data.length_report import LengthReport
 from lit_align.data.lengths import Lengths
+from lit_align.data.mix import Mix
 from lit_align.data.part import Part, Workshop
 from lit_align.data.prepared import columns, in_order, records
 from lit_align.data.prepared.examples import Tokenised
@@ -106,6 +108,29 @@ def test_a_temporary_folder_goes_with_the_data(tmp_path: Path, monkeypatch: pyte
     del data
     gc.collect()
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+@of_conversations_and_pairs
+def test_a_part_and_its_records_go_as_soon_as_the_data_are_prepared(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[Part]] = []
+    real = Part.__init__
+
+    def noted(self: Part, *args: Any) -> None:
+        made.append(weakref.ref(self))
+        real(self, *args)
+
+    monkeypatch.setattr(Part, "__init__", noted)
+    gc.collect()
+    gc.disable()
+    try:
+        data = module(kind, tmp_path)
+        assert len(made) >= 2
+        assert [one() for one in made] == [None] * len(made)
+    finally:
+        gc.enable()
+    assert len(data._trained)
 
 
 @of_all_kinds
@@ -261,8 +286,17 @@ def test_what_a_drawing_asks_for_is_tokenised_by_other_processes(
 
 
 @pytest.mark.slow
-def test_a_drawing_that_ends_in_an_error_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"bad_rows": "stop"}, r"chat.jsonl:\d+, messages\[0\].content"),
+        ({"mix": Mix({"chat.jsonl": 1, "table_skills": 1}, size=500)}, r"\d+ fewer than `size` = 500"),
+    ],
+)
+def test_a_drawing_that_ends_in_an_error_leaves_no_process(
+    options: dict[str, Any], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(in_order, "CHUNK", 4)
-    with pytest.raises(ValueError, match=r"chat.jsonl:\d+, messages\[0\].content"):
-        module("conversations", tmp_path, bad_rows="stop", processes=2)
+    with pytest.raises(ValueError, match=told):
+        module("conversations", tmp_path, processes=2, **options)
     assert not multiprocessing.active_children()
