@@ -5,13 +5,20 @@ from __future__ import annotations
 import sys
 
 COMMANDS = {
+    "dims": "the steps of dpo and sft-kl at the dimensions of real models, in fp32, bf16 or NF4, on a CPU or CUDA",
     "dpo": "one DPO step beside TRL's DPOTrainer: time, memory, gradients",
     "evaluation": "batched answers beside one by one, TAT-QA with its tables computed once beside each prompt alone",
     "false-alarms": "how often the base, sampled twice, seems to differ from itself",
     "forgetting": "skill gained against skill lost: anchor, lower learning rate, replay",
+    "growth": "how time and memory of a step grow: questions, answers, context, vocabulary, window",
     "instruction-rows": "as many instruction rows as Finance-Instruct has, prepared cold and from the cache",
     "progressive": "preference training in stages beside the base as reference and beside one joint run, three seeds",
+    "loop": "what `lit-align fit` costs beyond forward and backward",
     "smollm2": "the T-Wix recipe on a real model, with and without the anchor: NLL and KL on held-out rows",
+    "optimisations": "one step of ours beside itself without each optimisation: time, memory",
+    "packing": "how full forests are on real lengths; FLOPs of all of TAT-QA",
+    "profile": "where the time of a window goes: its parts, their FLOPs, the rate of the machine",
+    "readme": "the speed tables of README in one run; whether two runs agree",
     "reddit-pairs": "a Reddit file of the real size made into pairs: time and memory",
     "reward-model": "a reward model trained on preference pairs, scored and calibrated as any other",
     "sample": "completions a second beside transformers' own generate, one at a time",
@@ -40,7 +47,11 @@ def main(words: list[str]) -> None:
         raise SystemExit(0 if words else 2)
     name, *rest = words
     # Imported here: torch takes seconds, and a list of commands none.
-    if name == "dpo":
+    if name == "dims":
+        from benchmarks import at_dims
+
+        at_dims.main(rest)
+    elif name == "dpo":
         from benchmarks.dpo import command as dpo
 
         dpo.main(rest)
@@ -56,6 +67,10 @@ def main(words: list[str]) -> None:
         from benchmarks.forgetting import command as forgetting
 
         forgetting.main(rest)
+    elif name == "growth":
+        from benchmarks.growth import command as growth
+
+        growth.main(rest)
     elif name == "instruction-rows":
         from benchmarks import instruction_rows
 
@@ -64,10 +79,30 @@ def main(words: list[str]) -> None:
         from benchmarks.progressive import command as progressive
 
         progressive.main(rest)
+    elif name == "loop":
+        from benchmarks import loop
+
+        loop.main(rest)
     elif name == "smollm2":
         from benchmarks import smollm2
 
         smollm2.main(rest)
+    elif name == "optimisations":
+        from benchmarks import optimisations
+
+        optimisations.main(rest)
+    elif name == "packing":
+        from benchmarks import packing
+
+        packing.main(rest)
+    elif name == "profile":
+        from benchmarks.profile import command as profile
+
+        profile.main(rest)
+    elif name == "readme":
+        from benchmarks import readme
+
+        readme.main(rest)
     elif name == "reddit-pairs":
         from benchmarks import reddit_pairs
 

@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from benchmarks.setting import Setting
+
 PAD, END, UNKNOWN = 0, 1, 2
 """Ids of the special tokens of the models made here."""
 
@@ -24,11 +26,12 @@ class ModelShape:
 
     Attributes:
         vocabulary: Number of tokens.
-        hidden: Hidden size; the intermediate size is three times it.
+        hidden: Hidden size.
         layers: Number of layers.
         heads: Query heads.
         key_value_heads: Key and value heads.
         head_dim: Size of a head.
+        intermediate: Intermediate size; None is three times the hidden size, as in Qwen3-0.6B and 1.7B.
     """
 
     vocabulary: int
@@ -37,16 +40,17 @@ class ModelShape:
     heads: int = 4
     key_value_heads: int = 2
     head_dim: int = 128
+    intermediate: int | None = None
 
-    def save(self, folder: Path) -> str:
-        """Write the model in transformers' format, embedding and head tied, fp32; return the folder."""
-        from transformers import Qwen3Config, Qwen3ForCausalLM
+    def save(self, folder: Path, dtype: torch.dtype = torch.float32) -> str:
+        """Write the model in transformers' format, embedding and head tied; return the folder."""
+        from transformers import AutoModelForCausalLM, Qwen3Config
 
         torch.manual_seed(0)
         config = Qwen3Config(
             vocab_size=self.vocabulary,
             hidden_size=self.hidden,
-            intermediate_size=3 * self.hidden,
+            intermediate_size=self.intermediate or 3 * self.hidden,
             num_hidden_layers=self.layers,
             num_attention_heads=self.heads,
             num_key_value_heads=self.key_value_heads,
@@ -57,7 +61,8 @@ class ModelShape:
             bos_token_id=END,
             eos_token_id=END,
         )
-        Qwen3ForCausalLM(config).save_pretrained(folder)
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
+        model.save_pretrained(folder)
         return str(folder)
 
 
@@ -67,6 +72,10 @@ class Workload(Protocol):
     @property
     def model(self) -> ModelShape:
         """The base."""
+
+    @property
+    def setting(self) -> Setting:
+        """Number format and device."""
 
 
 Work = TypeVar("Work", bound=Workload)
@@ -82,7 +91,7 @@ class Outcome:
     """
 
     loss: float
-    gradients: NDArray[np.float32]
+    gradients: NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -114,7 +123,8 @@ class PreparedStep:
         """Run and keep loss and gradients."""
         loss = float(self.fresh())
         grads = [self.adapter[name].grad for name in sorted(self.adapter)]
-        return Outcome(loss, torch.cat([grad.flatten() for grad in grads if grad is not None]).numpy().copy())
+        whole = torch.cat([grad.flatten() for grad in grads if grad is not None]).cpu()
+        return Outcome(loss, (whole.float() if whole.dtype == torch.bfloat16 else whole).numpy().copy())
 
 
 class Contender(ABC, Generic[Work]):

@@ -103,9 +103,12 @@ def ratio_by_round(ours: Sequence[float], peer: Sequence[float]) -> MedianInterv
 
 
 def interleave(
-    steps: Mapping[str, Callable[[], object]], rounds: int, begun: Callable[[int], object] = lambda _number: None
+    steps: Mapping[str, Callable[[], object]],
+    rounds: int,
+    begun: Callable[[int], object] = lambda _number: None,
+    clock: Callable[[], float] = time.process_time,
 ) -> dict[str, list[float]]:
-    """CPU seconds of each step in each round, after one round that is not counted.
+    """Seconds of each step in each round, after one round that is not counted.
 
     Neighbours in time are compared, so that a machine that slows down for a while slows all of a round. The order
     turns by one each round, so that no step always follows the same neighbour.
@@ -114,9 +117,10 @@ def interleave(
         steps: What is measured, by name.
         rounds: Number of counted rounds.
         begun: Told the number of each round at its start; 0 is the one that is not counted.
+        clock: Of the seconds.
 
     Returns:
-        Process CPU seconds by name, one a round.
+        Seconds by name, one a round.
     """
     names = list(steps)
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -127,9 +131,9 @@ def interleave(
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
                 gc.collect()
-                start = time.process_time()
+                start = clock()
                 steps[name]()
-                spent = time.process_time() - start
+                spent = clock() - start
                 if number:
                     seconds[name].append(spent)
     finally:

@@ -29,6 +29,19 @@ class Agreement:
 
 
 @dataclass(frozen=True)
+class Exactness:
+    """How far ours is from the naive form in float64.
+
+    Attributes:
+        case: What was computed.
+        agreement: Of loss and gradients.
+    """
+
+    case: str
+    agreement: Agreement
+
+
+@dataclass(frozen=True)
 class Comparison:
     """A row of a table.
 
@@ -57,19 +70,32 @@ class Comparison:
     def verdict(self) -> str:
         """Whether the target is met; it is where the interval reaches it, and the word says so if the median does not.
 
+        A target that lies within an interval too wide to settle is neither met nor missed.
+
         Example:
             >>> agreement = Agreement(0.0, 0.0)
             >>> Comparison("c", "p", "MB", [1.0], [4.0], 0.25, 0.3, agreement).verdict()
             'met'
             >>> Comparison("c", "p", "s", [1], [1], MedianInterval(0.31, 0.3, 0.32, 9, 0.96), 0.3, agreement).verdict()
             'met by the interval'
+            >>> Comparison("c", "p", "s", [1], [1], MedianInterval(0.31, 0.2, 0.42, 9, 0.96), 0.3, agreement).verdict()
+            'not settled'
         """
-        middle, low = (self.ratio, self.ratio) if isinstance(self.ratio, float) else (self.ratio.median, self.ratio.low)
         if self.target is None:
             return ""
-        if middle <= self.target:
-            return "met"
-        return "met by the interval" if low <= self.target else "missed"
+        ratio = self.ratio
+        if isinstance(ratio, float):
+            return "met" if ratio <= self.target else "missed"
+        if ratio.low > self.target:
+            return "missed"
+        if ratio.high > self.target and not self.settles:
+            return "not settled"
+        return "met" if ratio.median <= self.target else "met by the interval"
+
+    @property
+    def settles(self) -> bool:
+        """Whether the interval is narrow enough; one over unlike rounds is as wide as they are unlike."""
+        return isinstance(self.ratio, float) or not self.alike or self.ratio.settles
 
     @property
     def ratio_text(self) -> str:
@@ -82,7 +108,7 @@ class Comparison:
     def row(self, with_target: bool) -> str:
         """The comparison as a line of a Markdown table."""
         ratio = self.ratio_text
-        if isinstance(self.ratio, MedianInterval) and self.alike and not self.ratio.settles:
+        if not self.settles:
             ratio += " does not settle"
         target = f"<= {self.target:.2f}: {self.verdict()}" if with_target and self.target is not None else ""
         digits = 0 if self.unit == "MB" else 2
@@ -114,6 +140,7 @@ class Report:
         shapes_of_targets: Whether the shapes are those that the targets were set for.
         time: Rows of the table of CPU time.
         memory: Rows of the table of peak memory.
+        exactness: Rows of the table of float64.
         overview: Whether a table with a column a peer comes first.
     """
 
@@ -125,6 +152,7 @@ class Report:
     shapes_of_targets: bool
     time: list[Comparison] = field(default_factory=list)
     memory: list[Comparison] = field(default_factory=list)
+    exactness: list[Exactness] = field(default_factory=list)
     overview: bool = False
 
     def markdown(self) -> str:
@@ -150,6 +178,11 @@ class Report:
                 "wider than 15 % of its median; measure again on a quiet machine. *Sums*: the rounds compute unlike "
                 "things in turn, which the interval spans too, and this is the ratio of all seconds."
             )
+        if self.exactness:
+            lines = [f"| case | {differences} |", "|---|---:|---:|"]
+            for one in self.exactness:
+                lines.append(f"| {one.case} | {one.agreement.loss:.1e} | {one.agreement.gradient:.1e} |")
+            parts += ["## Ours beside the naive form in float64", "\n".join(lines)]
         for title, facts in (("Machine", self.machine), ("Versions", self.versions), ("Settings", self.settings)):
             parts += [f"## {title}", "\n".join(f"- {key}: {value}" for key, value in facts.items())]
         return "\n\n".join(parts) + "\n"
@@ -162,4 +195,5 @@ class Report:
         for part in ("time", "memory"):
             for row, comparison in zip(content[part], getattr(self, part), strict=True):
                 row["verdict"] = comparison.verdict() if self.shapes_of_targets else ""
+                row["settles"] = comparison.settles
         (folder / f"{self.name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -82,7 +82,7 @@ class Case(Generic[Work]):
         torch.set_num_threads(1)
         steps: dict[str, list[PreparedStep]] = {}
         with tempfile.TemporaryDirectory() as folder:
-            base = self.workloads[0].model.save(Path(folder))
+            base = self.workloads[0].model.save(Path(folder), self.workloads[0].setting.number_format)
             for one in (self.ours, *self.peers):
                 _tell(f"{self.name}: preparing {one.name}")
                 steps[one.name] = [one.prepare(workload, base) for workload in self.workloads]
@@ -104,7 +104,8 @@ class Case(Generic[Work]):
         def turn(prepared: Sequence[PreparedStep]) -> Callable[[], object]:
             return lambda: prepared[current].fresh()
 
-        seconds = interleave({name: turn(prepared) for name, prepared in steps.items()}, self.rounds, begun)
+        clock = self.workloads[0].setting.seconds
+        seconds = interleave({name: turn(prepared) for name, prepared in steps.items()}, self.rounds, begun, clock)
         ours = seconds[self.ours.name]
         return [
             Comparison(
@@ -134,7 +135,7 @@ class Case(Generic[Work]):
         results: dict[str, tuple[Outcome, float]] = {}
         (workload,) = self.workloads
         with tempfile.TemporaryDirectory() as folder:
-            base = workload.model.save(Path(folder))
+            base = workload.model.save(Path(folder), workload.setting.number_format)
             for contender in (self.ours, *self.peers):
                 _tell(f"{self.name}: peak memory of {contender.name}")
                 try:
@@ -180,7 +181,12 @@ def _peak_of_step(contender: Contender[Work], workload: Work, base: str) -> tupl
     torch.set_num_threads(1)
     step = contender.prepare(workload, base)
     step.read_weights()
-    return peak_above_resident(step.outcome)
+    if workload.setting.device == "cpu":
+        return peak_above_resident(step.outcome)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    outcome = step.outcome()
+    return outcome, (torch.cuda.max_memory_allocated() - before) / 1e6
 
 
 def _tell(what: str) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.contender import Contender, PreparedStep, fill
 from benchmarks.dpo.pairs import PairWorkload
 from lit_align.losses.preference.sigmoid import SigmoidLoss
-from lit_align.models.loading import LoRA, Weights
+from lit_align.models.loading import LoRA
 from lit_align.models.reference import CachedReference
 from lit_align.modules.dpo import DPOModule
 
@@ -36,11 +36,12 @@ class Ours(Contender[PairWorkload]):
         """See :class:`~benchmarks.contender.Contender`."""
         lora = LoRA(rank=workload.rank, alpha=2 * workload.rank)
         reference = CachedReference(folder=f"{base}/cache") if self.cached else None
+        setting = workload.setting
         module = DPOModule(
-            base, Weights(dtype="float32"), lora, reference=reference, loss=SigmoidLoss(beta=workload.beta)
+            base, setting.weights, lora, setting.attention, reference, loss=SigmoidLoss(beta=workload.beta)
         )
         module.configure_model()
-        module.train()
+        module.to(setting.device).train()
         sources = tuple(dict.fromkeys(path.source for pair in workload.rows.pairs() for path in pair))
         # What the module asks of Lightning's trainer: names for its log, and that there is one process.
         data = SimpleNamespace(source_names=sources, windows_per_epoch=1)
@@ -49,12 +50,13 @@ class Ours(Contender[PairWorkload]):
         adapter = fill({name.removeprefix("peft."): p for name, p in module.policy.adapter_parameters().items()})
 
         def run() -> Tensor:
-            window = workload.rows.window()
+            window = workload.rows.window().to(setting.device)
             total = torch.zeros((), dtype=torch.float64)
             for forest_loss in module.window_losses(window.forests, module.counts(window), step=0):
-                loss, _ = forest_loss()
+                with setting.autocast():
+                    loss, _ = forest_loss()
                 torch.autograd.backward(loss)
-                total += loss.detach()
+                total += loss.detach().cpu()
             return total
 
         return PreparedStep(run, module, adapter)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.contender import END, UNKNOWN, ModelShape
+from benchmarks.setting import Setting
 from lit_align.forest import TokenClass, TokenForest, TokenPath, Window
 
 Pair = tuple[TokenPath, TokenPath]
@@ -37,6 +38,7 @@ class MadePairs(PairRows):
         question: Least and most tokens of the rest of a prompt.
         answer: Least and most tokens of an answer, its end included.
         vocabulary: Of the model; no token but the last of an answer is a special one.
+        tables: So many contexts, each with its own pairs; where there is one, each has ``count`` of them.
 
     Example:
         >>> rows = MadePairs(count=2, context=50, question=(5, 5), answer=(3, 3), vocabulary=100)
@@ -49,6 +51,7 @@ class MadePairs(PairRows):
     question: tuple[int, int]
     answer: tuple[int, int]
     vocabulary: int
+    tables: int = 1
 
     def pairs(self) -> list[Pair]:
         """See :class:`PairRows`; the same at every call."""
@@ -60,21 +63,24 @@ class MadePairs(PairRows):
         def between(bounds: tuple[int, int]) -> int:
             return int(generator.integers(bounds[0], bounds[1] + 1))
 
-        context = text(self.context)
-        pairs = []
-        for number in range(self.count):
-            prompt = np.concatenate([context, text(between(self.question))])
-            chosen, rejected = (
-                _path(prompt, np.append(text(between(self.answer) - 1), END), f"{number} {side}")
-                for side in ("chosen", "rejected")
-            )
-            pairs.append((chosen, rejected))
+        pairs: list[Pair] = []
+        for _ in range(self.tables):
+            context = text(self.context)
+            for _ in range(self.count):
+                prompt = np.concatenate([context, text(between(self.question))])
+                chosen, rejected = (
+                    _path(prompt, np.append(text(between(self.answer) - 1), END), f"{len(pairs)} {side}")
+                    for side in ("chosen", "rejected")
+                )
+                pairs.append((chosen, rejected))
         return pairs
 
     def window(self) -> Window:
         """See :class:`PairRows`: one forest; pairs share their context, or there is a tree a pair."""
         pairs = self.pairs()
-        groups = [[path for pair in pairs for path in pair]] if self.context else [list(pair) for pair in pairs]
+        together = self.count if self.context else 1
+        starts = range(0, len(pairs), together)
+        groups = [[path for pair in pairs[start : start + together] for path in pair] for start in starts]
         return Window((TokenForest.build(groups),), 0, ())
 
 
@@ -95,6 +101,7 @@ class PairWorkload:
         batch: Pairs of a batch of the peer.
         beta: Of the loss.
         rank: Rank of the adapter on all linear layers but the head; alpha is twice it, dropout 0.
+        setting: Number format and device.
     """
 
     model: ModelShape
@@ -102,3 +109,4 @@ class PairWorkload:
     batch: int
     beta: float = 0.1
     rank: int = 16
+    setting: Setting = Setting()

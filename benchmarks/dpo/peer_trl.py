@@ -47,8 +47,8 @@ class TRLTrainer(Contender[PairWorkload]):
             "beta": workload.beta,
             "gradient_checkpointing": self.gradient_checkpointing,
             "precompute_ref_log_probs": self.precomputed_reference,
-            "bf16": False,  # the comparison is in fp32
-            "use_cpu": True,
+            "bf16": workload.setting.dtype != "float32",
+            "use_cpu": workload.setting.device == "cpu",
             "report_to": [],
             "disable_tqdm": True,
         }
@@ -56,13 +56,12 @@ class TRLTrainer(Contender[PairWorkload]):
     def prepare(self, workload: PairWorkload, base: str) -> PreparedStep:
         """See :class:`~benchmarks.contender.Contender`."""
         from datasets import Dataset
-        from transformers import AutoModelForCausalLM
 
         trl: Any = import_module("trl")
         pairs = workload.rows.pairs()
         with tempfile.TemporaryDirectory() as folder, positions_with_a_label_alone():
             trainer: Any = trl.DPOTrainer(
-                model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
+                model=workload.setting.load(base),
                 args=trl.DPOConfig(output_dir=folder, **self.settings(workload)),
                 train_dataset=Dataset.from_list([_texts(pair) for pair in pairs]),
                 processing_class=word_tokenizer(workload.model.vocabulary),
@@ -75,15 +74,16 @@ class TRLTrainer(Contender[PairWorkload]):
             batches = [trainer.data_collator(rows[start : start + workload.batch]) for start in starts]
         for start, batch in zip(starts, batches, strict=True):
             _require_tokens(batch, pairs[start : start + workload.batch])
+        batches = [trainer._prepare_inputs(batch) for batch in batches]  # to the device
 
         def run() -> Tensor:
             total = torch.zeros((), dtype=torch.float64)
             for batch in batches:
-                with positions_with_a_label_alone():
+                with positions_with_a_label_alone(), workload.setting.autocast():
                     loss: Tensor = trainer.compute_loss(trainer.model, dict(batch))
                 loss = loss * (len(batch["input_ids"]) / 2 / len(pairs))  # the mean over all pairs
                 torch.autograd.backward(loss)
-                total += loss.detach()
+                total += loss.detach().cpu()
             return total
 
         return PreparedStep(run, trainer.model, adapter)

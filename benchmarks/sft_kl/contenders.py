@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.contender import PAD, Contender, ModelShape, PreparedStep, fill, filled_adapter, lora_config
+from benchmarks.setting import Setting
 from lit_align.forest import TokenClass, TokenForest, TokenPath, Window
 from lit_align.losses.anchor import KLAnchor
-from lit_align.models.loading import LoRA, Weights
+from lit_align.models.loading import LoRA
 from lit_align.modules.sft import SFTModule
 
 IGNORED = -100
@@ -72,12 +73,14 @@ class Workload:
         rows: The batch.
         anchor: The reverse KL to the base; coefficient 0 is plain SFT.
         rank: Rank of the adapter on all linear layers but the head; alpha is twice it, dropout 0.
+        setting: Number format and device.
     """
 
     model: ModelShape
     rows: Rows
     anchor: KLAnchor
     rank: int = 8
+    setting: Setting = Setting()
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,9 @@ class Ours(Contender[Workload]):
     def prepare(self, workload: Workload, base: str) -> PreparedStep:
         """See :class:`Contender`."""
         lora = LoRA(rank=workload.rank, alpha=2 * workload.rank)
-        module = SFTModule(base, Weights(dtype="float32"), lora, anchor=workload.anchor)
+        module = SFTModule(base, workload.setting.weights, lora, workload.setting.attention, anchor=workload.anchor)
         module.configure_model()
-        module.train()
+        module.to(workload.setting.device).train()
         # What the module asks of Lightning's trainer: names for its log.
         data = SimpleNamespace(source_names=("",), windows_per_epoch=1)
         module.trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
@@ -102,8 +105,9 @@ class Ours(Contender[Workload]):
         paths = workload.rows.paths(workload.model.vocabulary)
 
         def run() -> Tensor:
-            forest = TokenForest.build([[path] for path in paths])
-            loss, _ = module.forest_loss(forest, module.counts(Window((forest,), 0, ())), step=0)
+            forest = TokenForest.build([[path] for path in paths]).to(workload.setting.device)
+            with workload.setting.autocast():
+                loss, _ = module.forest_loss(forest, module.counts(Window((forest,), 0, ())), step=0)
             torch.autograd.backward(loss)
             return loss.detach()
 
@@ -121,8 +125,9 @@ class Naive(Contender[Workload]):
 
     def prepare(self, workload: Workload, base: str) -> PreparedStep:
         """See :class:`Contender`."""
-        model, adapter = peft_model(base, workload.rank)
-        ids, mask, labels = workload.rows.padded(workload.model.vocabulary)
+        model, adapter = peft_model(base, workload.rank, workload.setting)
+        padded = workload.rows.padded(workload.model.vocabulary)
+        ids, mask, labels = (tensor.to(workload.setting.device) for tensor in padded)
         anchored = anchored_positions(workload, labels)
         coefficient = workload.anchor.weight(0)
 
@@ -141,13 +146,12 @@ class Naive(Contender[Workload]):
         return PreparedStep(run, model, adapter)
 
 
-def peft_model(base: str, rank: int) -> tuple[Any, dict[str, nn.Parameter]]:
+def peft_model(base: str, rank: int, setting: Setting) -> tuple[Any, dict[str, nn.Parameter]]:
     """The base with transformers' own attention under PEFT, in training mode, with the adapter of all contenders."""
     from peft import get_peft_model
-    from transformers import AutoModelForCausalLM
 
-    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="sdpa")
-    model = get_peft_model(plain, lora_config(rank)).train()
+    plain: Any = setting.load(base, attention="sdpa")
+    model = get_peft_model(plain.to(setting.device), lora_config(rank)).train()
     return model, filled_adapter(model)
 
 

@@ -43,17 +43,19 @@ class TRLKernels(Contender[Workload]):
         """See :class:`Contender`."""
         logprob: Any = import_module("trl.kernels.chunked_logprob").ChunkedLogProbFunction
         reverse_kl: Any = import_module("trl.kernels.chunked_divergence").ChunkedDivergenceFunction
-        model, adapter = peft_model(base, workload.rank)
+        model, adapter = peft_model(base, workload.rank, workload.setting)
         causal_lm = model.get_base_model()
         if self.gradient_checkpointing:
             causal_lm.activation_checkpointing_enable({"use_reentrant": False})
         head = causal_lm.lm_head.weight
-        ids, mask, labels = workload.rows.padded(workload.model.vocabulary)
+        padded = workload.rows.padded(workload.model.vocabulary)
+        ids, mask, labels = (tensor.to(workload.setting.device) for tensor in padded)
         trained, anchored = labels[:, 1:] != -100, anchored_positions(workload, labels)
         targets, coefficient = labels[:, 1:][trained], workload.anchor.weight(0)
 
         def hidden() -> Tensor:
-            states: Tensor = causal_lm.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+            with workload.setting.autocast():
+                states: Tensor = causal_lm.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
             return states[:, :-1]
 
         def run() -> Tensor:
@@ -98,7 +100,6 @@ class TRLTrainer(Contender[Workload]):
         if workload.anchor.coef:
             raise ValueError(f"SFTTrainer has no KL term, the workload has coefficient {workload.anchor.coef}; use 0")
         from datasets import Dataset
-        from transformers import AutoModelForCausalLM
 
         trl = import_module("trl")
         ids, mask, labels = workload.rows.padded(workload.model.vocabulary)
@@ -108,13 +109,13 @@ class TRLTrainer(Contender[Workload]):
         ]
         with tempfile.TemporaryDirectory() as folder:
             trainer: Any = trl.SFTTrainer(
-                model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
+                model=workload.setting.load(base),
                 args=trl.SFTConfig(
                     output_dir=folder,
                     per_device_train_batch_size=len(rows),
                     gradient_checkpointing=self.gradient_checkpointing,
-                    bf16=False,  # the comparison is in fp32
-                    use_cpu=True,
+                    bf16=workload.setting.dtype != "float32",
+                    use_cpu=workload.setting.device == "cpu",
                     report_to=[],
                     disable_tqdm=True,
                 ),
@@ -129,8 +130,8 @@ class TRLTrainer(Contender[Workload]):
             raise ValueError("TRL's collator gives other labels than the workload: the two would not train on one text")
 
         def run() -> Tensor:
-            with positions_with_a_label_alone():
-                loss: Tensor = trainer.compute_loss(trainer.model, dict(batch))
+            with positions_with_a_label_alone(), workload.setting.autocast():
+                loss: Tensor = trainer.compute_loss(trainer.model, trainer._prepare_inputs(batch))
             torch.autograd.backward(loss)
             return loss.detach()
 

@@ -131,9 +131,13 @@ def comparison(ratio: MedianInterval | float, target: float | None) -> Compariso
     [
         (0.3, 0.3, "met"),
         (0.31, 0.3, "missed"),
-        (MedianInterval(0.29, 0.2, 0.4, 9, 0.96), 0.3, "met"),
-        (MedianInterval(0.32, 0.3, 0.4, 9, 0.96), 0.3, "met by the interval"),
-        (MedianInterval(0.32, 0.31, 0.4, 9, 0.96), 0.3, "missed"),
+        (MedianInterval(0.29, 0.28, 0.31, 9, 0.96), 0.3, "met"),
+        (MedianInterval(0.32, 0.3, 0.34, 9, 0.96), 0.3, "met by the interval"),
+        (MedianInterval(0.32, 0.31, 0.33, 9, 0.96), 0.3, "missed"),
+        (MedianInterval(0.32, 0.31, 0.4, 9, 0.96), 0.3, "missed"),  # wide, and all of it above
+        (MedianInterval(0.2, 0.1, 0.3, 9, 0.96), 0.3, "met"),  # wide, and all of it below
+        (MedianInterval(0.29, 0.2, 0.4, 9, 0.96), 0.3, "not settled"),
+        (MedianInterval(0.32, 0.3, 0.4, 9, 0.96), 0.3, "not settled"),
         (0.3, None, ""),
     ],
 )
