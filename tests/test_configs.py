@@ -103,7 +103,7 @@ def test_benchmarks_on_held_out_tables_are_asked_as_training_is(path: Path) -> N
     for benchmark in [*pairs, *(one for one in asked if one.get("val_fraction") != 1.0)]:
         for key in ("val_fraction", "split_seed"):
             assert benchmark.get(key) == data.get(key)
-    assert not pairs or [benchmark["source"] for benchmark in pairs] == data["sources"]
+    assert not pairs or [benchmark["source"] for benchmark in pairs] == sources
     for benchmark in pairs:
         assert benchmark.get("lengths") == data.get("lengths")
     for benchmark in asked if "sources" in data else []:

@@ -22,11 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.forgetting.curves import Answers, Floats, Point, Resampling
+from benchmarks.forgetting.curves import Answers, Point, Resampling
 from benchmarks.forgetting.log import Record, append_record, read_records
 from benchmarks.forgetting.plot import draw, load_matplotlib
 from benchmarks.forgetting.report import comparison_tables, hardware_note, method_note, points_table
 from benchmarks.forgetting.runs import FULL_LR, Method, Setting, benchmarks_of, identity, run_once, setting_of
+from benchmarks.resampling import Floats
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def comparison_tables(curves: Mapping[str, Sequence[Point]]) -> str:
     return "\n\n".join(parts)
 
 
-def method_note(questions: tuple[int, int], clusters: tuple[int, int], seeds: Sequence[int]) -> str:
+def method_note(questions: tuple[int, int], clusters: tuple[int, ...], seeds: Sequence[int]) -> str:
     """How the numbers were made.
 
     Args:

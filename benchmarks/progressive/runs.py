@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,8 @@ def run_of(arm: str, seed: int, root: Path, quickstart: Config) -> Run:
         root: Folder of all runs.
         quickstart: The settings that the arms depart from.
     """
-    config = {"joint": joint, "base": compared_with_base, "previous": deepcopy}[arm](quickstart)
+    made: dict[str, Callable[[Config], Config]] = {"previous": deepcopy, "base": compared_with_base, "joint": joint}
+    config = made[arm](quickstart)
     config["seed_everything"] = config["data"]["init_args"]["seed"] = seed
     digest = hashlib.sha256(yaml.safe_dump(config).encode()).hexdigest()[:8]
     return Run(arm, seed, root / f"{arm}-seed-{seed}-{digest}", config)
