@@ -226,9 +226,10 @@ def test_the_command_trains_all_arms_and_reports_them(quickstart: Config) -> Non
     for stage in data["stages"]:
         stage.pop("pairs", None)
         stage["windows"] = 2
-    callbacks = quickstart["trainer"]["callbacks"]
-    for benchmark in callbacks[0]["init_args"]["benchmarks"]:
-        benchmark["init_args"]["limit"] = 8
+        for source in stage["sources"]:
+            source["init_args"]["n"] = 16
+    for benchmark in quickstart["trainer"]["callbacks"][0]["init_args"]["benchmarks"]:
+        benchmark["init_args"]["source"]["init_args"]["n"] = 8
     for stage in stages_of(quickstart):
         stage["gates"] = []
     Path("small.yaml").write_text(yaml.safe_dump(quickstart), encoding="utf-8")
