@@ -261,7 +261,8 @@ class StageTransition(pl.Callback):
         policies |= dict(zip(names, self.scores[1:], strict=True))
         outcomes = {"stop": "stopped", "back": "went back", "go_on": "gate failed"}
         told = {one.name: outcomes[one.outcome] for one in self.records if one.outcome in outcomes}
-        self._table = write_matrix(trainer, matrix(policies, measures), told, trainer.global_step)
+        unlearned = {"start", *(one.name for one in self.records if one.outcome == "back")}
+        self._table = write_matrix(trainer, matrix(policies, measures, unlearned), told, trainer.global_step)
 
     def _named(self, adapters: Sequence[str]) -> list[str]:
         return [self._folders[name] for name in adapters]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -112,7 +112,9 @@ class Matrix:
         return next((one for one in found if one.benchmark == line.benchmark), found[0] if found else None)
 
 
-def matrix(policies: Mapping[str, Scores], measures: Mapping[str, Mapping[str, Bounds]]) -> Matrix:
+def matrix(
+    policies: Mapping[str, Scores], measures: Mapping[str, Mapping[str, Bounds]], unlearned: Collection[str] = ()
+) -> Matrix:
     r"""Hold every policy against the base and against the one before it.
 
     Backward transfer is that of Lopez-Paz & Ranzato (2017, arXiv 1706.08840, equation 3), for the stages that have a
@@ -125,6 +127,8 @@ def matrix(policies: Mapping[str, Scores], measures: Mapping[str, Mapping[str, B
     Args:
         policies: Scores by name, the base first, in the order in which they came to be; the same items each.
         measures: Measures of each benchmark with their bounds, the main one first.
+        unlearned: Policies that are no stage's own, so that nothing is transferred from them: the start of the fit, and
+            stages that went back.
 
     Raises:
         ValueError: Two policies were measured on other items.
@@ -143,7 +147,7 @@ def matrix(policies: Mapping[str, Scores], measures: Mapping[str, Mapping[str, B
     lines = tuple(_lines(names, scores, measures))
     # One a stage: the whole benchmark of its name before a part of another one.
     domains = {line.domain: line for line in sorted(lines, key=lambda line: not line.skill) if line.scored}
-    learned = [domains[name] for name in names[1:-1] if name in domains]
+    learned = [domains[name] for name in names[1:-1] if name in domains and name not in unlearned]
     transfers = [_transfer(line, scores[0], policies[line.domain], scores[-1]) for line in learned]
     alike = len({line.bounds for line in learned}) == 1  # ratings and shares have no mean
     backward = _mean([one.backward for one in transfers]) if alike else None

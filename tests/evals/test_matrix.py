@@ -82,6 +82,12 @@ def test_a_gain_that_is_not_sure_has_no_retention() -> None:
     assert "–" in matrix_table(matrix(policies, MEASURES), {}).split("kept at the end")[1]
 
 
+def test_a_stage_that_went_back_has_nothing_to_transfer() -> None:
+    found = matrix(POLICIES, MEASURES, {"finance"})
+    assert [one.stage for one in found.transfers] == ["general"]
+    assert found.backward == found.transfers[0].backward
+
+
 def test_nothing_kept_and_all_kept_are_0_and_1_with_room_for_what_was_not_seen() -> None:
     for last, expected in ((10, 0.0), (50, 1.0)):
         policies = {"base": policy(10, 6), "general": policy(50, 4), "social": policy(last, 4)}
