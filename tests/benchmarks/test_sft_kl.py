@@ -208,7 +208,7 @@ def test_too_little_memory_is_said_before_anything_runs() -> None:
 @pytest.mark.slow
 def test_the_command_writes_its_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("trl")
-    small = "--rounds 6 --batch 2 --longest 24 --prompt 8 --hidden 32 --layers 1 --vocabulary 64"
+    small = "--parts time memory --rounds 6 --batch 2 --longest 24 --prompt 8 --hidden 32 --layers 1 --vocabulary 64"
     main([*small.split(), "--memory-layers", "1", "--memory-vocabulary", "64", "--output", str(tmp_path)])
     text = (tmp_path / "sft_kl.md").read_text()
     assert capsys.readouterr().out == text + "\n"
