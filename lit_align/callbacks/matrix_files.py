@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,7 +19,9 @@ from lit_align.evals.matrix_table import matrix_table, plain_matrix
 logger = logging.getLogger(__name__)
 
 
-def write_matrix(trainer: pl.Trainer, found: Matrix, outcomes: Mapping[str, str], step: int) -> str:
+def write_matrix(
+    trainer: pl.Trainer, found: Matrix, outcomes: Mapping[str, str], asked: Collection[str], step: int
+) -> str:
     """Write ``matrix.md``, ``matrix.json``, ``matrix.png`` and ``learning-vs-kl.png``, each whole or not at all.
 
     TensorBoard gets the pictures too. Without matplotlib (extra ``[plots]``) there are none, and a line says so, as it
@@ -29,6 +31,7 @@ def write_matrix(trainer: pl.Trainer, found: Matrix, outcomes: Mapping[str, str]
         trainer: Of the run; call it on all ranks.
         found: The matrix.
         outcomes: What became of a stage, by its name, where that is to be said.
+        asked: Measures that gates ask for, which the table shows with the main ones.
         step: Windows completed.
 
     Returns:
@@ -37,7 +40,7 @@ def write_matrix(trainer: pl.Trainer, found: Matrix, outcomes: Mapping[str, str]
     Raises:
         OSError: The disk is full, and a table is not written.
     """
-    table = matrix_table(found, outcomes)
+    table = matrix_table(found, outcomes, asked)
     folder = run_folder(trainer)
     if folder is None or not trainer.is_global_zero:
         return table

@@ -262,7 +262,8 @@ class StageTransition(pl.Callback):
         outcomes = {"stop": "stopped", "back": "went back", "go_on": "gate failed"}
         told = {one.name: outcomes[one.outcome] for one in self.records if one.outcome in outcomes}
         unlearned = {"start", *(one.name for one in self.records if one.outcome == "back")}
-        self._table = write_matrix(trainer, matrix(policies, measures, unlearned), told, trainer.global_step)
+        asked = {gate.metric for stage in self.stages for gate in stage.gates}
+        self._table = write_matrix(trainer, matrix(policies, measures, unlearned), told, asked, trainer.global_step)
 
     def _named(self, adapters: Sequence[str]) -> list[str]:
         return [self._folders[name] for name in adapters]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -15,15 +15,16 @@ from lit_align.metrics.statistics import Interval
 _NONE = "–"
 
 
-def matrix_table(found: Matrix, outcomes: Mapping[str, str]) -> str:
+def matrix_table(found: Matrix, outcomes: Mapping[str, str], asked: Collection[str] = ()) -> str:
     """A block a measure: for each benchmark a line of scores, and below it what they differ by, paired.
 
-    The main measure of each benchmark is shown, and likelihood and divergence where they are measured; the rest stands
-    in the file for programs.
+    The main measure of each benchmark is shown, likelihood and divergence where they are measured, and what gates ask
+    for; the rest stands in the file for programs.
 
     Args:
         found: The matrix.
         outcomes: What became of a stage, by its name, where that is to be said at the head of its column.
+        asked: Measures that gates ask for, ``tables/exact_match``.
 
     Example:
         >>> from lit_align.evals.item_scores import ItemScores
@@ -38,7 +39,8 @@ def matrix_table(found: Matrix, outcomes: Mapping[str, str]) -> str:
     """
     heads = [f"{name} ({outcomes[name]})" if name in outcomes else name for name in found.policies]
     blocks = []
-    shown = [line for line in found.lines if line.main or line.measure in (*NLL, *KL)]
+    asked_for = {line.measure for line in found.lines if f"{line.benchmark}/{line.measure}" in asked}
+    shown = [line for line in found.lines if line.main or line.measure in (*NLL, *KL, *asked_for)]
     for measure in dict.fromkeys(line.measure for line in shown):
         rows = [row for line in shown if line.measure == measure for row in _rows(line)]
         blocks.append(f"{measure}\n\n{align(['benchmark (n)', *heads], rows)}")

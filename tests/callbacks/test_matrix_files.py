@@ -41,7 +41,7 @@ def test_a_picture_that_cannot_be_written_does_not_end_training(
     images: list[str] = []
     found = matrix(dict(zip(("base", "a"), SCORES, strict=True)), {"sums": {"right": (0.0, 1.0)}})
     with caplog.at_level(logging.WARNING):
-        table = write_matrix(trainer_in(tmp_path, images), found, {}, 3)
+        table = write_matrix(trainer_in(tmp_path, images), found, {}, [], 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["matrix.json", "matrix.md"]
     assert (tmp_path / "matrix.md").read_text("utf-8") == f"{table}\n"
     assert [one.getMessage() for one in caplog.records] == [

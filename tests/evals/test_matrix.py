@@ -169,6 +169,18 @@ def test_the_table_has_a_block_a_measure_and_says_what_became_of_a_stage(found: 
     assert blocks[2] == "kl"
 
 
+def test_the_table_shows_what_gates_ask_for_beside_the_main_measures() -> None:
+    both = {"right": (0.0, 1.0), "wrong": (0.0, 1.0)}
+    policies = {
+        name: {"finance": ItemScores(IDS, CLUSTERS, ["all"] * N, {"right": right(n), "wrong": right(N - n)})}
+        for name, n in (("base", 5), ("finance", 50))
+    }
+    found = matrix(policies, {"finance": both})
+    assert "wrong" not in matrix_table(found, {})
+    assert "wrong" not in matrix_table(found, {}, ["general/wrong"])
+    assert "wrong\n\n| benchmark (n)" in matrix_table(found, {}, ["finance/wrong"])
+
+
 def test_the_file_for_programs_is_json_with_every_number(found: Matrix) -> None:
     plain = json.loads(json.dumps(plain_matrix(found, {"finance": "went back"}), allow_nan=False))
     assert plain["policies"] == list(POLICIES)
