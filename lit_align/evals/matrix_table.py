@@ -48,6 +48,8 @@ def matrix_table(found: Matrix, outcomes: Mapping[str, str], asked: Collection[s
         "Columns are the policies after each stage, in order; 95 % intervals over clusters, differences paired by item "
         "against the base and against the column before."
     ]
+    if any(line.cells[0].score.too_few for line in shown):
+        caption.append("Too few: fewer than 10 clusters, with which the intervals' coverage is not known.")
     if found.transfers:
         rows = [
             [one.stage, one.measure, interval_text(one.backward, SHARE, signed=True), _share(one.retention)]
@@ -83,7 +85,8 @@ def _rows(line: Line) -> list[list[str]]:
         parts = (getattr(cell, what) for cell in line.cells)
         return [_NONE if one is None else interval_text(one, line.bounds, signed=signed) for one in parts]
 
-    rows = [[f"{label} ({line.n})", *texts("score", signed=False)]]
+    few = ", too few" if line.cells[0].score.too_few else ""
+    rows = [[f"{label} ({line.n}{few})", *texts("score", signed=False)]]
     if line.measure not in KL:  # which is 0 for the base
         rows.append(["– against base", *texts("against_base", signed=True)])
     if len(line.cells) > 2:

@@ -181,6 +181,18 @@ def test_the_table_shows_what_gates_ask_for_beside_the_main_measures() -> None:
     assert "wrong\n\n| benchmark (n)" in matrix_table(found, {}, ["finance/wrong"])
 
 
+def test_the_table_says_where_clusters_are_too_few() -> None:
+    clusters = [str(i % 9) for i in range(N)]
+    policies = {
+        name: {"finance": ItemScores(IDS, clusters, ["all"] * N, {"right": right(n)})}
+        for name, n in (("base", 5), ("finance", 50))
+    }
+    table = matrix_table(matrix(policies, {"finance": MEASURES["finance"]}), {})
+    assert "| finance (60, too few)" in table
+    assert "fewer than 10 clusters" in table
+    assert "too few" not in matrix_table(matrix(POLICIES, MEASURES), {}).lower()
+
+
 def test_the_file_for_programs_is_json_with_every_number(found: Matrix) -> None:
     plain = json.loads(json.dumps(plain_matrix(found, {"finance": "went back"}), allow_nan=False))
     assert plain["policies"] == list(POLICIES)
