@@ -136,7 +136,7 @@ def matrix(
     Example:
         >>> ids = [str(i) for i in range(50)]
         >>> def scores(a, b):
-        ...     return {name: ItemScores(ids, ids, ids, {"right": [1.0] * n + [0.0] * (50 - n)})
+        ...     return {name: ItemScores(ids, ids, ["sums"] * 50, {"right": [1.0] * n + [0.0] * (50 - n)})
         ...             for name, n in (("a", a), ("b", b))}
         >>> right = {"right": (0.0, 1.0)}
         >>> found = matrix({"base": scores(0, 5), "a": scores(40, 5), "b": scores(30, 50)}, {"a": right, "b": right})

@@ -30,7 +30,7 @@ def matrix_table(found: Matrix, outcomes: Mapping[str, str], asked: Collection[s
         >>> from lit_align.evals.item_scores import ItemScores
         >>> from lit_align.evals.matrix import matrix
         >>> ids = [str(i) for i in range(50)]
-        >>> base, after = ({"a": ItemScores(ids, ids, ids, {"right": [x] * 50})} for x in (0.0, 1.0))
+        >>> base, after = ({"a": ItemScores(ids, ids, ["sums"] * 50, {"right": [x] * 50})} for x in (0.0, 1.0))
         >>> found = matrix({"base": base, "a": after}, {"a": {"right": SHARE}})
         >>> print(*matrix_table(found, {}).splitlines()[2:5], sep=chr(10))
         | benchmark (n)  |                 base |                       a |
