@@ -1,4 +1,4 @@
-"""One `lit-align fit` in a process of its own, which says what it cost: ``python -m benchmarks.progressive.fit X``."""
+"""One `lit-align fit` in a process of its own, which says what it cost: ``python fit.py FOLDER``."""
 
 from __future__ import annotations
 

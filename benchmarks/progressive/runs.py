@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.progressive import fit
 from benchmarks.progressive.fit import COST
 
 Config = dict[str, Any]
@@ -67,7 +68,7 @@ class Run:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False), encoding="utf-8")
-        words = [sys.executable, "-m", "benchmarks.progressive.fit", str(self.folder)]
+        words = [sys.executable, str(Path(fit.__file__).resolve()), str(self.folder)]
         with (self.folder / "log.txt").open("w", encoding="utf-8") as log:
             subprocess.run(words, check=True, stdout=log, stderr=subprocess.STDOUT)
 
