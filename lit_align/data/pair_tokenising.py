@@ -39,7 +39,7 @@ class PairTokeniser:
                 raise ValueError(f"{pair.id}: chosen and rejected are equal ({pair.chosen[:60]!r}): drop the row")
             rendered = [self._rendered(pair, answer, side) for side, answer in _answers(pair)]
         except ValueError as error:
-            return Tokenised(*known, refused=error)
+            return Tokenised(*known, refused=error.with_traceback(None))
         fitted = [self.lengths.fit(path) for path in rendered]
         sizes = max(map(prompt_size, rendered)), max(len(path.tokens) for path in rendered)
         paths = tuple(path for path, _ in fitted if path is not None)

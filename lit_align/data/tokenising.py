@@ -38,7 +38,7 @@ class ConversationTokeniser:
         try:
             rendered = self.chat.paths(conversation, self.turns)
         except ValueError as error:
-            return Tokenised(*known, refused=error)
+            return Tokenised(*known, refused=error.with_traceback(None))
         fitted = [self.lengths.fit(path) for path in rendered]
         outcomes = tuple(
             (outcome, prompt_size(path), len(path.tokens)) for path, (_, outcome) in zip(rendered, fitted, strict=True)

@@ -25,8 +25,9 @@ SHARED = [
 
 @pytest.fixture(params=["random_qwen3", "random_llama"])
 def model(request: pytest.FixtureRequest) -> Any:
-    policy = Policy(request.getfixturevalue(request.param), Weights("float32"), LoRA(rank=2), "tree_sdpa")
-    torch.manual_seed(3)
+    base = request.getfixturevalue(request.param)
+    torch.manual_seed(3)  # before the adapter is drawn: else it depends on which tests went before
+    policy = Policy(base, Weights("float32"), LoRA(rank=2), "tree_sdpa")
     for name, parameter in policy.adapter_parameters().items():
         if "lora_B" in name:  # else the adapter would do nothing
             torch.nn.init.normal_(parameter, std=0.2)
