@@ -16,7 +16,6 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,8 @@ from typing_extensions import override
 
 from benchmarks.contender import ModelShape
 from benchmarks.dims import DIMS
-from benchmarks.measuring import KEEP_MEMORY, NO_BARS, ONE_THREAD, in_own_process, machine, versions
+from benchmarks.facts import facts_of, write_results
+from benchmarks.measuring import KEEP_MEMORY, NO_BARS, ONE_THREAD, in_own_process
 
 GOAL = 0.05
 CASES = ("SFT+KL", "DPO, six questions on one table")
@@ -218,29 +218,14 @@ def main(arguments: list[str]) -> None:
         print(f"{case}: lit-align fit, {options.windows + 1} windows", file=sys.stderr, flush=True)
         process = ONE_THREAD | KEEP_MEMORY | NO_BARS
         costs.append(in_own_process(process, fit, case, DIMS[options.dims], options.windows, options.tokens))
-    facts = {
-        "machine": machine(),
-        "versions": versions(PACKAGES),
-        "settings": {key: str(value) for key, value in vars(options).items() if key != "output"},
-    }
-    text = _markdown(costs, facts)
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "loop.md").write_text(text, encoding="utf-8")
-    content = {**facts, "runs": [asdict(cost) for cost in costs]}
-    (options.output / "loop.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(text)
-
-
-def _markdown(costs: Sequence[LoopCost], facts: dict[str, dict[str, str]]) -> str:
-    lines = [
-        "# What a run costs beyond forward and backward\n",
+    rows = [
         "| case | windows | a window, CPU s | of this forward and backward, s | beyond them | goal |",
         "|---|---:|---:|---:|---:|---|",
         *(cost.row() for cost in costs),
     ]
-    for title, entries in facts.items():
-        lines += [f"\n## {title.capitalize()}\n", *(f"- {key}: {value}" for key, value in entries.items())]
-    return "\n".join(lines) + "\n"
+    parts = ["# What a run costs beyond forward and backward", "\n".join(rows)]
+    content = {"runs": [asdict(cost) for cost in costs]}
+    print(write_results(options.output, "loop", parts, facts_of(options, PACKAGES), content))
 
 
 def _parser() -> argparse.ArgumentParser:

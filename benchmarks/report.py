@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from benchmarks.facts import sections
 from benchmarks.measuring import MedianInterval
 
 
@@ -183,8 +184,7 @@ class Report:
             for one in self.exactness:
                 lines.append(f"| {one.case} | {one.agreement.loss:.1e} | {one.agreement.gradient:.1e} |")
             parts += ["## Ours beside the naive form in float64", "\n".join(lines)]
-        for title, facts in (("Machine", self.machine), ("Versions", self.versions), ("Settings", self.settings)):
-            parts += [f"## {title}", "\n".join(f"- {key}: {value}" for key, value in facts.items())]
+        parts += sections({"machine": self.machine, "versions": self.versions, "settings": self.settings})
         return "\n\n".join(parts) + "\n"
 
     def write(self, folder: Path) -> None:

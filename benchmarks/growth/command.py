@@ -10,11 +10,10 @@ the vocabulary should cost no memory.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import torch
 from benchmarks.contender import ModelShape, PreparedStep, silence_libraries
 from benchmarks.dpo.ours import Ours
 from benchmarks.dpo.pairs import PairWorkload
+from benchmarks.facts import facts_of, write_results
 from benchmarks.growth.plot import draw
 from benchmarks.growth.sweeps import SWEEPS, Point, Sweep, expected_megabytes, expected_seconds
 from benchmarks.measuring import (
@@ -32,9 +32,7 @@ from benchmarks.measuring import (
     RETURN_MEMORY,
     in_own_process,
     interleave,
-    machine,
     peak_above_resident,
-    versions,
 )
 from benchmarks.profile.flops import flop_counter
 
@@ -137,28 +135,14 @@ def main(arguments: list[str]) -> None:
         sweep.name: measured(sweep, sweep.values[: options.points], options.hidden, options.layers, options.rounds)
         for sweep in SWEEPS
     }
-    facts = {
-        "machine": machine(),
-        "versions": versions(PACKAGES),
-        "settings": {key: str(value) for key, value in vars(options).items() if key != "output"},
-    }
-    text = _markdown(found, facts)
-    options.output.mkdir(parents=True, exist_ok=True)
     caption = f"One DPO step of lit_align, hidden size {options.hidden}, {options.layers} layers, fp32, one thread"
+    options.output.mkdir(parents=True, exist_ok=True)
     draw(found, caption, options.output / "growth.png")
-    (options.output / "growth.md").write_text(text, encoding="utf-8")
-    content = {**facts, "sweeps": {name: [asdict(point) for point in points] for name, points in found.items()}}
-    (options.output / "growth.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(text)
-
-
-def _markdown(found: Mapping[str, Sequence[Point]], facts: Mapping[str, Mapping[str, str]]) -> str:
     parts = ["# How a step grows", "![time and memory by each variable](growth.png)"]
     for name, points in found.items():
         parts += [f"## {name.capitalize()}", table(name, points)]
-    for title, lines in facts.items():
-        parts += [f"## {title.capitalize()}", "\n".join(f"- {key}: {value}" for key, value in lines.items())]
-    return "\n\n".join(parts) + "\n"
+    content = {"sweeps": {name: [asdict(point) for point in points] for name, points in found.items()}}
+    print(write_results(options.output, "growth", parts, facts_of(options, PACKAGES), content))
 
 
 def _parser() -> argparse.ArgumentParser:

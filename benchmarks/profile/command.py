@@ -10,12 +10,10 @@ What stands under "other" are losses, sums for the log, gradients set to nothing
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,8 @@ import torch
 
 from benchmarks.contender import Contender, ModelShape, PreparedStep, silence_libraries
 from benchmarks.dpo import command as dpo
-from benchmarks.measuring import KEEP_MEMORY, NO_BARS, ONE_THREAD, in_own_process, machine, versions
+from benchmarks.facts import facts_of, write_results
+from benchmarks.measuring import KEEP_MEMORY, NO_BARS, ONE_THREAD, in_own_process
 from benchmarks.profile.flops import flop_counter, matrix_product_rate
 from benchmarks.profile.meter import OPTIMIZER, OTHER, PARTS, Meter, parts_of_a_step
 from benchmarks.sft_kl import command as sft_kl
@@ -148,30 +147,14 @@ def main(arguments: list[str]) -> None:
     shape = ModelShape(options.vocabulary, options.hidden, options.layers)
     process = ONE_THREAD | KEEP_MEMORY | NO_BARS
     found = in_own_process(process, profiles, shape, options.part, options.rounds)
-    facts = {
-        "machine": machine(),
-        "versions": versions(PACKAGES),
-        "settings": {key: str(value) for key, value in vars(options).items() if key != "output"},
-    }
-    text = _markdown(found, facts)
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "profile.md").write_text(text, encoding="utf-8")
-    content = {**facts, "windows": [asdict(one) for one in found]}
-    (options.output / "profile.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(text)
-
-
-def _markdown(found: Sequence[WindowProfile], facts: dict[str, dict[str, str]]) -> str:
     rate = found[0].rate / 1e9
     parts = [
         "# Where the time of a window goes",
         f"A product of two fp32 matrices of 2,048 rows: {rate:.1f} GFLOP/s on one thread.",
+        *(part for one in found for part in (f"## {one.case}", one.markdown())),
     ]
-    for one in found:
-        parts += [f"## {one.case}", one.markdown()]
-    for title, lines in facts.items():
-        parts += [f"## {title.capitalize()}", "\n".join(f"- {key}: {value}" for key, value in lines.items())]
-    return "\n\n".join(parts) + "\n"
+    content = {"windows": [asdict(one) for one in found]}
+    print(write_results(options.output, "profile", parts, facts_of(options, PACKAGES), content))
 
 
 def _parser() -> argparse.ArgumentParser:
